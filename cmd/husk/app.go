@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/huskrun/husk/runtime"
+)
+
+// app is one call of husk: its standard streams and its global flags.
+type app struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+
+	root      string
+	debug     bool
+	log       string
+	logFormat string
+	systemd   bool
+	rootless  string
+}
+
+// usageError is a mistake on the command line, found before anything was done.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usage(hint, format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...), hint}
+}
+
+// Exit statuses. Engines and scripts know 3 from runc.
+const (
+	exitError   = 1
+	exitUnknown = 3 // no such command
+)
+
+var errUnknown = errors.New("unknown command")
+
+// main runs one command line and returns the exit status.
+func (a *app) main(args []string) int {
+	status, err := a.dispatch(args)
+	if err == nil {
+		return status
+	}
+	a.report(err)
+	var re *runtime.Error
+	switch {
+	case errors.Is(err, errUnknown):
+		return exitUnknown
+	case errors.As(err, &re) && re.Exit != 0:
+		return re.Exit
+	}
+	return exitError
+}
+
+// dispatch parses the global flags, finds the command and runs it.
+func (a *app) dispatch(args []string) (int, error) {
+	fs := newFlags("husk")
+	version := a.globals(fs)
+	err := fs.Parse(args)
+	rest := fs.Args()
+	switch {
+	case errors.Is(err, flag.ErrHelp) || err == nil && len(rest) == 0 && !*version:
+		return 0, a.help()
+	case err != nil:
+		return 0, usage("husk help lists the commands and global flags", "%v", err)
+	case *version:
+		return 0, a.version()
+	}
+	if err := a.check(); err != nil {
+		return 0, err
+	}
+	c := find(rest[0])
+	if c == nil {
+		return 0, fmt.Errorf("%w %q", errUnknown, rest[0])
+	}
+	return a.run(c, rest[1:])
+}
+
+// run parses the flags of c and does what it is for.
+func (a *app) run(c *command, args []string) (int, error) {
+	fs := newFlags(c.name)
+	act := c.setup(fs)
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0, a.helpFor(c)
+	}
+	if err != nil {
+		return 0, usage(flagHint(c, args), "%s: %v", c.name, err)
+	}
+	if err := c.arity(fs.Args()); err != nil {
+		return 0, err
+	}
+	a.trace(c.name, args)
+	return act(a, fs.Args())
+}
+
+// arity checks the number of positional arguments.
+func (c *command) arity(args []string) error {
+	hint := "usage: husk " + c.usage()
+	switch {
+	case len(args) < c.min:
+		return usage(hint, "%s: too few arguments", c.name)
+	case c.max >= 0 && len(args) > c.max:
+		if last := args[len(args)-1]; strings.HasPrefix(last, "-") {
+			hint = "flags go before the container's id: husk " + c.name + " " + last + " ID"
+		}
+		return usage(hint, "%s: too many arguments: %q", c.name, args)
+	}
+	return nil
+}
+
+// newFlags returns a flag set that prints nothing by itself.
+func newFlags(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	return fs
+}
+
+// flagHint explains a flag that the command does not have: the usual reason is a
+// global one that came too late.
+func flagHint(c *command, args []string) string {
+	global := newFlags("")
+	new(app).globals(global)
+	own := newFlags("")
+	c.setup(own)
+	for _, arg := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && own.Lookup(name) == nil && global.Lookup(name) != nil {
+			return "global flags go before the command: husk --" + name + " … " + c.name
+		}
+	}
+	return "husk help " + c.name + " lists its flags"
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"flag"
+)
+
+// command is one row of the table that dispatch, help and completion are made from.
+type command struct {
+	name    string
+	args    string // as shown in help: ID in capitals, optional ones in brackets
+	summary string
+	min     int // fewest positional arguments
+	max     int // most of them, -1: any number
+	// setup defines the command's flags and returns what runs once they are parsed.
+	// Help and completion call it for the flags alone.
+	setup func(*flag.FlagSet) action
+}
+
+// action does the work. A status other than 0 without an error is the container's.
+type action func(a *app, args []string) (status int, err error)
+
+// commands is a function because help and completion are rows of the table they read.
+func commands() []command {
+	return []command{
+		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand},
+		{name: "start", args: "ID", summary: "start the process of a created container", min: 1, max: 1, setup: startCommand},
+		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand},
+		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
+		{name: "list", summary: "list the containers of this state root", setup: listCommand},
+		{name: "kill", args: "ID [SIGNAL]", summary: "send a signal, TERM unless named, to a container", min: 1, max: 2, setup: killCommand},
+		{name: "delete", args: "ID", summary: "remove what create made for a container", min: 1, max: 1, setup: deleteCommand},
+		{name: "spec", args: "[COMMAND [ARG...]]", summary: "write a config.json that runs out of the box", max: -1, setup: specCommand},
+		{name: "plan", args: "[BUNDLE]", summary: "print what create would do, step by step, doing none of it", max: 1, setup: planCommand},
+		{name: "features", summary: "print what this build supports, as the OCI features JSON", setup: featuresCommand},
+		{name: "version", summary: "print the versions of husk and of what it is built with", setup: versionCommand},
+		{name: "completion", args: "bash|zsh|fish", summary: "print a completion script for a shell", min: 1, max: 1, setup: completionCommand},
+		{name: "help", args: "[COMMAND]", summary: "explain a command", max: 1, setup: helpCommand},
+	}
+}
+
+// find returns the command called name, or nil.
+func find(name string) *command {
+	for _, c := range commands() {
+		if c.name == name {
+			return &c
+		}
+	}
+	return nil
+}
+
+// short makes -s another name for the flag called long.
+func short(fs *flag.FlagSet, s, long string) {
+	f := fs.Lookup(long)
+	fs.Var(f.Value, s, aliasOf+long)
+}
+
+// aliasOf marks the usage text of a short name, so that help shows both on one line.
+const aliasOf = "short for --"

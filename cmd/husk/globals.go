@@ -1,0 +1,78 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+
+	"github.com/huskrun/husk/runtime"
+)
+
+// globals defines the flags that come before the command, those of runc. The
+// result says whether --version was given.
+func (a *app) globals(fs *flag.FlagSet) *bool {
+	fs.BoolVar(&a.debug, "debug", false, "write debug entries to the log too")
+	fs.StringVar(&a.log, "log", "", "append errors to this `file`, besides standard error")
+	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
+	fs.StringVar(&a.root, "root", "", "`directory` for the state of containers (default "+defaultRoot()+")")
+	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "let systemd manage the cgroup (not built yet: an error)")
+	fs.StringVar(&a.rootless, "rootless", "auto", "tolerate what an ordinary user cannot do: `when` true, false or auto")
+	version := fs.Bool("version", false, "print the version")
+	short(fs, "v", "version")
+	return version
+}
+
+// check looks at the values of the global flags.
+func (a *app) check() error {
+	switch a.logFormat {
+	case "text", "json":
+	default:
+		bad := a.logFormat
+		a.logFormat = "text"
+		return usage("give --log-format text or json", "unknown log format %q", bad)
+	}
+	switch a.rootless {
+	case "true", "false", "auto":
+	default:
+		return usage("give --rootless true, false or auto", "unknown value %q of --rootless", a.rootless)
+	}
+	return nil
+}
+
+// runtime returns the library with the global flags applied.
+func (a *app) runtime() *runtime.Runtime {
+	root := a.root
+	if root == "" {
+		root = defaultRoot()
+	}
+	return &runtime.Runtime{Root: root}
+}
+
+// cgroupDriver refuses what is not there, where it would matter. Engines give the
+// flag with every command, so only those that make a cgroup ask.
+func (a *app) cgroupDriver() error {
+	if !a.systemd {
+		return nil
+	}
+	return usage("leave out --systemd-cgroup: SystemdCgroup = false in containerd, "+
+		"native.cgroupdriver=cgroupfs in Docker, --cgroup-manager=cgroupfs in Podman",
+		"the systemd cgroup driver is not built yet")
+}
+
+// defaultRoot is /run/husk, or a directory of the user's where that is not ours.
+func defaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !hostRoot() {
+		return filepath.Join(dir, "husk")
+	}
+	return "/run/husk"
+}
+
+// hostRoot reports whether this is root outside of any user namespace. The first
+// user namespace has a fixed inode (PROC_USER_INIT_INO, include/linux/proc_ns.h).
+func hostRoot() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	ns, err := os.Readlink("/proc/self/ns/user")
+	return err != nil || ns == "user:[4026531837]" || os.Getenv("USER") == "root"
+}
