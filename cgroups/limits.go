@@ -1,0 +1,648 @@
+package cgroups
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Limit is one value for one interface file. Limits are data: `husk plan`
+// prints them, [Group.Apply] writes them.
+type Limit struct {
+	Field       string // JSON pointer
+	File, Value string
+	Late        bool // written when the container's init is parked
+
+	// Optional: the value is what a kernel without the file does anyway.
+	Optional bool
+	// AltFile gets AltValue where File does not exist or not work.
+	AltFile, AltValue string
+	// KeepFirst: the first word stays what it is in the file (a period comes alone).
+	KeepFirst bool
+	// Check: refuse a value that is not above memory.current (checkBeforeUpdate).
+	Check bool
+}
+
+// Controller is the controller that the limit's file belongs to, "" for files
+// that every group has.
+func (l Limit) Controller() string {
+	name, rest, _ := strings.Cut(l.File, ".")
+	if name == "cgroup" || rest == "pressure" {
+		return ""
+	}
+	return name
+}
+
+func (l Limit) String() string { return fmt.Sprintf("write %q to %s", l.Value, l.File) }
+
+// FieldError is a mistake in one field, or the failure to apply it.
+type FieldError struct {
+	Field       string // JSON pointer
+	File, Value string // what was being written, if anything
+	Err         error
+}
+
+func (e *FieldError) Error() string {
+	if e.File == "" {
+		return e.Field + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s: write %q to %s: %v", e.Field, e.Value, e.File, e.Err)
+}
+
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// row is one field of linux.resources: where it goes and how it is converted.
+// The controller is the file's name up to the dot.
+type row struct {
+	field string // below /linux/resources
+	file  string // "" where the conversion names it, or where v2 has none
+	late  bool
+	conv  func(r *specs.LinuxResources, out *output)
+}
+
+const late = true
+
+// table is the whole translation from cgroup v1's terms, which the
+// specification speaks, to cgroup v2's files. Order matters: cpu.idle before
+// cpu.weight (a weight is EINVAL while idle is 1), cpu.max.burst before cpu.max
+// (retried after it), unified last so that it wins.
+var table = []row{
+	{"cpu/idle", "cpu.idle", false, cpuIdle},
+	{"cpu/shares", "cpu.weight", false, cpuShares},
+	{"cpu/cpus", "cpuset.cpus", false, cpusetCPUs},
+	{"cpu/mems", "cpuset.mems", false, cpusetMems},
+	{"cpu/realtimeRuntime", "", false, cpuRealtimeRuntime},
+	{"cpu/realtimePeriod", "", false, cpuRealtimePeriod},
+	{"blockIO/weight", "io.bfq.weight", false, ioWeight},
+	{"blockIO/leafWeight", "", false, ioLeafWeight},
+	{"blockIO/weightDevice", "io.bfq.weight", false, ioWeightDevice},
+	{"blockIO/throttleReadBpsDevice", "io.max", false, ioReadBps},
+	{"blockIO/throttleWriteBpsDevice", "io.max", false, ioWriteBps},
+	{"blockIO/throttleReadIOPSDevice", "io.max", false, ioReadIOPS},
+	{"blockIO/throttleWriteIOPSDevice", "io.max", false, ioWriteIOPS},
+	{"hugepageLimits", "", false, hugepages},
+	{"rdma", "rdma.max", false, rdma},
+	{"network", "", false, network},
+
+	{"memory/limit", "memory.max", late, memoryLimit},
+	{"memory/swap", "memory.swap.max", late, memorySwap},
+	{"memory/reservation", "memory.low", late, memoryReservation},
+	{"memory/kernel", "", late, memoryKernel},
+	{"memory/kernelTCP", "", late, memoryKernelTCP},
+	{"memory/swappiness", "", late, memorySwappiness},
+	{"memory/disableOOMKiller", "", late, memoryDisableOOMKiller},
+	{"memory/useHierarchy", "", late, memoryUseHierarchy},
+	{"pids/limit", "pids.max", late, pidsLimit},
+	{"cpu/burst", "cpu.max.burst", late, cpuBurst},
+	{"cpu/quota", "cpu.max", late, cpuQuota},
+	{"cpu/period", "cpu.max", late, cpuPeriod},
+	{"unified", "", late, unified},
+}
+
+const pointer = "/linux/resources/"
+
+// output collects what the conversions of all rows yield.
+type output struct {
+	row
+	limits   []Limit
+	warnings []string
+	errs     []error
+}
+
+func (o *output) set(value string) *Limit { return o.setAt("", o.file, value) }
+
+// setAt adds a limit for an element below the row's field.
+func (o *output) setAt(sub, file, value string) *Limit {
+	o.limits = append(o.limits, Limit{Field: pointer + o.field + sub, File: file, Value: value, Late: o.late})
+	return &o.limits[len(o.limits)-1]
+}
+
+func (o *output) fail(format string, args ...any) { o.failAt("", format, args...) }
+
+func (o *output) failAt(sub, format string, args ...any) {
+	o.errs = append(o.errs, &FieldError{Field: pointer + o.field + sub, Err: fmt.Errorf(format, args...)})
+}
+
+func (o *output) warn(text string) {
+	o.warnings = append(o.warnings, pointer+o.field+": "+text)
+}
+
+// Compile translates resources into limits, in the order to write them, and
+// the controllers these need. All mistakes are reported at once, joined, each a
+// [*FieldError]. What v2 lacks is an error where leaving it out would change
+// what the container may do, else a warning. Devices are for [CompileDevices].
+func Compile(r *specs.LinuxResources) (limits []Limit, controllers, warnings []string, err error) {
+	if r == nil {
+		return nil, nil, nil, nil
+	}
+	var out output
+	for _, out.row = range table {
+		out.conv(withParts(r), &out)
+	}
+	for _, l := range out.limits {
+		if c := l.Controller(); c != "" && !slices.Contains(controllers, c) {
+			controllers = append(controllers, c)
+		}
+	}
+	return out.limits, controllers, out.warnings, errors.Join(out.errs...)
+}
+
+// withParts spares the conversions the question whether a part is there.
+func withParts(r *specs.LinuxResources) *specs.LinuxResources {
+	all := *r
+	all.Memory = cmp.Or(all.Memory, &specs.LinuxMemory{})
+	all.CPU = cmp.Or(all.CPU, &specs.LinuxCPU{})
+	all.BlockIO = cmp.Or(all.BlockIO, &specs.LinuxBlockIO{})
+	all.Pids = cmp.Or(all.Pids, &specs.LinuxPids{})
+	all.Network = cmp.Or(all.Network, &specs.LinuxNetwork{})
+	return &all
+}
+
+// get is the value of an optional number, 0 if unset: engines write 0 for
+// "not set", and as a limit it would make no sense except for pids.
+func get[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// bytes converts a size where −1 means no limit.
+func (o *output) bytes(n int64) (string, bool) {
+	switch {
+	case n == 0:
+		return "", false
+	case n == -1:
+		return "max", true
+	case n < 0:
+		o.fail("%d is not a size; write a number of bytes, or -1 for no limit", n)
+		return "", false
+	}
+	return strconv.FormatInt(n, 10), true
+}
+
+func memoryLimit(r *specs.LinuxResources, out *output) {
+	if v, ok := out.bytes(get(r.Memory.Limit)); ok {
+		out.set(v).Check = get(r.Memory.CheckBeforeUpdate)
+	}
+}
+
+// memorySwap: the specification counts memory and swap together, v2 apart.
+func memorySwap(r *specs.LinuxResources, out *output) {
+	limit, swap := get(r.Memory.Limit), get(r.Memory.Swap)
+	switch {
+	case swap == -1, swap == 0 && limit == -1:
+		out.set("max").Optional = true
+	case swap == 0 || limit < -1:
+		// unset, or memoryLimit has complained
+	case swap < 0:
+		out.bytes(swap)
+	case limit <= 0:
+		out.fail("%d needs memory/limit, since it counts memory and swap together; set memory/limit too", swap)
+	case swap < limit:
+		out.fail("%d is below memory/limit %d, which it includes; write at least that, or -1 for no limit", swap, limit)
+	default:
+		out.set(strconv.FormatInt(swap-limit, 10)).Optional = swap == limit
+	}
+}
+
+func memoryReservation(r *specs.LinuxResources, out *output) {
+	if v, ok := out.bytes(get(r.Memory.Reservation)); ok {
+		out.set(v)
+	}
+}
+
+func memoryKernel(r *specs.LinuxResources, out *output)    { out.noKernel(r.Memory.Kernel) }
+func memoryKernelTCP(r *specs.LinuxResources, out *output) { out.noKernel(r.Memory.KernelTCP) }
+
+// noKernel: harmless to ignore, memory/limit includes kernel memory.
+func (o *output) noKernel(limit *int64) {
+	if get(limit) > 0 {
+		o.warn("ignored, cgroup v2 counts kernel memory in memory/limit")
+	}
+}
+
+func memorySwappiness(r *specs.LinuxResources, out *output) {
+	if r.Memory.Swappiness != nil {
+		out.fail("cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)")
+	}
+}
+
+func memoryDisableOOMKiller(r *specs.LinuxResources, out *output) {
+	if get(r.Memory.DisableOOMKiller) {
+		out.fail("cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)")
+	}
+}
+
+func memoryUseHierarchy(r *specs.LinuxResources, out *output) {
+	if r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy {
+		out.fail("cgroup v2 always accounts hierarchically; remove it")
+	}
+}
+
+// pidsLimit: 0 is a limit, the container's first process exists already.
+func pidsLimit(r *specs.LinuxResources, out *output) {
+	switch n := r.Pids.Limit; {
+	case n == nil:
+	case *n == -1:
+		out.set("max")
+	case *n < 0:
+		out.fail("%d is not a number of processes; write 0 or more, or -1 for no limit", *n)
+	default:
+		out.set(strconv.FormatInt(*n, 10))
+	}
+}
+
+func cpuIdle(r *specs.LinuxResources, out *output) {
+	switch n := r.CPU.Idle; {
+	case n == nil:
+	case *n == 0 || *n == 1:
+		out.set(strconv.FormatInt(*n, 10))
+	default:
+		out.fail("%d is neither 0 (normal) nor 1 (SCHED_IDLE)", *n)
+	}
+}
+
+func cpuShares(r *specs.LinuxResources, out *output) {
+	shares := get(r.CPU.Shares)
+	if shares == 0 {
+		return
+	}
+	if get(r.CPU.Idle) == 1 {
+		out.warn("ignored, an idle group (cpu/idle 1) has no weight")
+		return
+	}
+	out.set(strconv.FormatUint(weight(shares), 10))
+}
+
+// weight maps shares 2…262144 to weight 1…10000 so that 1024, v1's default,
+// becomes 100, v2's default. The exponent is a parabola through these three
+// points; a straight line would make 1024 a 39. The explicit conversions keep
+// the compiler from fusing operations, which could tip the rounding up.
+func weight(shares uint64) uint64 {
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, float64(float64(l*l)+float64(125*l))/612-7.0/34)))
+}
+
+// The bounds are those of the scheduler (kernel/sched: min_cfs_quota_period,
+// max_cfs_quota_period), which answers a bare EINVAL.
+const minCFS, maxPeriod, defaultPeriod = 1000, 1000000, 100000
+
+// cpuQuota: a quota alone leaves the period as it is, 100000 in a new group.
+func cpuQuota(r *specs.LinuxResources, out *output) {
+	quota, period := get(r.CPU.Quota), get(r.CPU.Period)
+	value := strconv.FormatInt(quota, 10)
+	switch {
+	case quota == 0:
+		return
+	case quota == -1:
+		value = "max"
+	case quota < minCFS:
+		out.fail("%d is not a quota; write at least %d µs, or -1 for no limit", quota, minCFS)
+		return
+	}
+	if period != 0 {
+		value += " " + strconv.FormatUint(period, 10)
+	}
+	out.set(value)
+}
+
+func cpuPeriod(r *specs.LinuxResources, out *output) {
+	period := get(r.CPU.Period)
+	switch {
+	case period == 0:
+	case period < minCFS || period > maxPeriod:
+		out.fail("%d is not a period; write %d to %d µs", period, minCFS, maxPeriod)
+	case get(r.CPU.Quota) == 0:
+		out.set("max " + strconv.FormatUint(period, 10)).KeepFirst = true
+	}
+}
+
+func cpuBurst(r *specs.LinuxResources, out *output) {
+	burst, quota := r.CPU.Burst, get(r.CPU.Quota)
+	switch {
+	case burst == nil:
+	case quota > 0 && *burst > uint64(quota):
+		out.fail("%d is above cpu/quota %d; write at most that", *burst, quota)
+	default:
+		out.set(strconv.FormatUint(*burst, 10))
+	}
+}
+
+func cpuRealtimeRuntime(r *specs.LinuxResources, out *output) {
+	if get(r.CPU.RealtimeRuntime) != 0 {
+		out.fail("cgroup v2 does not limit realtime scheduling; remove it")
+	}
+}
+
+func cpuRealtimePeriod(r *specs.LinuxResources, out *output) {
+	if get(r.CPU.RealtimePeriod) != 0 {
+		out.fail("cgroup v2 does not limit realtime scheduling; remove it")
+	}
+}
+
+func cpusetCPUs(r *specs.LinuxResources, out *output) { out.list(r.CPU.Cpus) }
+func cpusetMems(r *specs.LinuxResources, out *output) { out.list(r.CPU.Mems) }
+
+func (o *output) list(list string) {
+	if list == "" {
+		return
+	}
+	for part := range strings.SplitSeq(list, ",") {
+		if !isRange(part) {
+			o.fail("%q in %q is neither a number nor a range; write for example 0-3,5", part, list)
+			return
+		}
+	}
+	o.set(list)
+}
+
+func isRange(s string) bool {
+	first, last, ok := strings.Cut(s, "-")
+	a, err := strconv.ParseUint(first, 10, 16)
+	if err != nil || !ok {
+		return err == nil
+	}
+	b, err := strconv.ParseUint(last, 10, 16)
+	return err == nil && a <= b
+}
+
+func ioWeight(r *specs.LinuxResources, out *output) {
+	w := get(r.BlockIO.Weight)
+	if w == 0 || !out.checkWeight("", w) {
+		return
+	}
+	l := out.set(strconv.Itoa(int(w)))
+	l.AltFile, l.AltValue = "io.weight", bfqToIO(w)
+}
+
+func (o *output) checkWeight(sub string, w uint16) bool {
+	if w < 10 || w > 1000 {
+		o.failAt(sub, "%d is not a weight; write 10 to 1000", w)
+		return false
+	}
+	return true
+}
+
+// bfqToIO maps 10…1000 to 1…10000.
+func bfqToIO(w uint16) string { return strconv.Itoa(1 + (int(w)-10)*9999/990) }
+
+// ioWeightDevice: 0 takes the device's own weight back, as in cgroup v1.
+func ioWeightDevice(r *specs.LinuxResources, out *output) {
+	for i, d := range r.BlockIO.WeightDevice {
+		sub := "/" + strconv.Itoa(i)
+		if get(d.LeafWeight) != 0 {
+			out.failAt(sub+"/leafWeight", noLeafWeight)
+		}
+		dev, ok := out.device(sub, d.LinuxBlockIODevice)
+		w := get(d.Weight)
+		switch {
+		case !ok || d.Weight == nil:
+		case w == 0:
+			l := out.setAt(sub, out.file, dev+" default")
+			l.AltFile, l.AltValue = "io.weight", l.Value
+		case out.checkWeight(sub+"/weight", w):
+			l := out.setAt(sub, out.file, dev+" "+strconv.Itoa(int(w)))
+			l.AltFile, l.AltValue = "io.weight", dev+" "+bfqToIO(w)
+		}
+	}
+}
+
+const noLeafWeight = "cgroup v2 has no leaf weight; remove it"
+
+func ioLeafWeight(r *specs.LinuxResources, out *output) {
+	if get(r.BlockIO.LeafWeight) != 0 {
+		out.fail(noLeafWeight)
+	}
+}
+
+func (o *output) device(sub string, d specs.LinuxBlockIODevice) (string, bool) {
+	if d.Major < 0 || d.Minor < 0 || d.Major > math.MaxUint32 || d.Minor > math.MaxUint32 {
+		o.failAt(sub, "%d:%d is not a device; write its major and minor number", d.Major, d.Minor)
+		return "", false
+	}
+	return strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10), true
+}
+
+func ioReadBps(r *specs.LinuxResources, out *output) {
+	out.throttle("rbps", r.BlockIO.ThrottleReadBpsDevice)
+}
+
+func ioWriteBps(r *specs.LinuxResources, out *output) {
+	out.throttle("wbps", r.BlockIO.ThrottleWriteBpsDevice)
+}
+
+func ioReadIOPS(r *specs.LinuxResources, out *output) {
+	out.throttle("riops", r.BlockIO.ThrottleReadIOPSDevice)
+}
+
+func ioWriteIOPS(r *specs.LinuxResources, out *output) {
+	out.throttle("wiops", r.BlockIO.ThrottleWriteIOPSDevice)
+}
+
+// throttle writes one key at a time: io.max keeps the others of the device.
+func (o *output) throttle(key string, devices []specs.LinuxThrottleDevice) {
+	for i, d := range devices {
+		sub := "/" + strconv.Itoa(i)
+		rate := "max" // what 0 meant in v1
+		if d.Rate != 0 {
+			rate = strconv.FormatUint(d.Rate, 10)
+		}
+		if dev, ok := o.device(sub, d.LinuxBlockIODevice); ok {
+			o.setAt(sub, o.file, dev+" "+key+"="+rate)
+		}
+	}
+}
+
+// hugepages limits use and reservation: a page reserved by mmap but never
+// touched counts only in rsvd, and exceeding max alone is a SIGBUS.
+func hugepages(r *specs.LinuxResources, out *output) {
+	for i, h := range r.HugepageLimits {
+		sub := "/" + strconv.Itoa(i)
+		if !isPageSize(h.Pagesize) {
+			out.failAt(sub+"/pageSize", "%q is not a page size; write for example 2MB or 1GB", h.Pagesize)
+			continue
+		}
+		value := strconv.FormatUint(h.Limit, 10)
+		out.setAt(sub, "hugetlb."+h.Pagesize+".max", value)
+		out.setAt(sub, "hugetlb."+h.Pagesize+".rsvd.max", value).Optional = true
+	}
+}
+
+// isPageSize is strict because the size becomes part of a file name.
+func isPageSize(s string) bool {
+	if len(s) < 3 || !strings.Contains("KB MB GB", s[len(s)-2:]) || s[0] == '0' {
+		return false
+	}
+	_, err := strconv.ParseUint(s[:len(s)-2], 10, 16)
+	return err == nil
+}
+
+func rdma(r *specs.LinuxResources, out *output) {
+	for _, dev := range slices.Sorted(maps.Keys(r.Rdma)) {
+		sub, value := "/"+escape(dev), dev
+		if h := r.Rdma[dev].HcaHandles; h != nil {
+			value += " hca_handle=" + strconv.FormatUint(uint64(*h), 10)
+		}
+		if h := r.Rdma[dev].HcaObjects; h != nil {
+			value += " hca_object=" + strconv.FormatUint(uint64(*h), 10)
+		}
+		switch {
+		case dev == "" || strings.ContainsAny(dev, " \t\n/="):
+			out.failAt(sub, "%q is not the name of an RDMA device", dev)
+		case value == dev:
+			out.failAt(sub, "sets nothing; write hcaHandles or hcaObjects")
+		default:
+			out.setAt(sub, out.file, value)
+		}
+	}
+}
+
+func network(r *specs.LinuxResources, out *output) {
+	if get(r.Network.ClassID) != 0 || len(r.Network.Priorities) > 0 {
+		out.fail("cgroup v2 has neither net_cls nor net_prio; remove it (nftables can match the cgroup instead)")
+	}
+}
+
+// unified takes files by name; each line of a value is a write of its own.
+func unified(r *specs.LinuxResources, out *output) {
+	for _, file := range slices.Sorted(maps.Keys(r.Unified)) {
+		sub := "/" + escape(file)
+		if problem := checkFile(file); problem != "" {
+			out.failAt(sub, "%q %s", file, problem)
+			continue
+		}
+		for line := range strings.SplitSeq(strings.TrimRight(r.Unified[file], "\n"), "\n") {
+			out.setAt(sub, file, line)
+		}
+	}
+}
+
+// checkFile keeps unified to limits: a key must not leave the directory, and
+// must not move processes, freeze, kill or delegate behind husk's back.
+func checkFile(file string) string {
+	controller, rest, _ := strings.Cut(file, ".")
+	switch {
+	case strings.Contains(file, "/"):
+		return `contains "/"; write the name of a file in the cgroup directory, such as memory.high`
+	case controller == "" || rest == "" || len(file) > unix.NAME_MAX:
+		return "is not the name of an interface file; write CONTROLLER.PARAMETER, such as memory.high"
+	case strings.ContainsFunc(file, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return "contains spaces or control characters; write the name of a file, such as memory.high"
+	case controller == "cgroup" && !strings.HasPrefix(rest, "max.") && rest != "pressure":
+		return "is not a limit but under husk's control; of the cgroup files only cgroup.max.depth, cgroup.max.descendants and cgroup.pressure can be set"
+	}
+	return ""
+}
+
+// escape makes s an element of a JSON pointer (RFC 6901).
+func escape(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
+}
+
+// Apply writes those limits that are late, or those that are not, in order.
+// The error is a [*FieldError].
+func (g *Group) Apply(limits []Limit, late bool) error {
+	var again []Limit
+	for _, l := range limits {
+		if l.Late != late {
+			continue
+		}
+		err := g.apply(l)
+		if l.File == "cpu.max.burst" && errors.Is(err, unix.EINVAL) {
+			// Burst must not exceed quota at any moment: going up it comes after cpu.max, going down before.
+			again = append(again, l)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, l := range again {
+		if err := g.apply(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) apply(l Limit) error {
+	value, err := l.Value, error(nil)
+	if l.KeepFirst {
+		value = g.keepFirst(l)
+	}
+	if l.Check {
+		err = g.checkUsage(l.Value)
+	}
+	if err == nil {
+		err = write(g.fd, l.File, value+"\n")
+	}
+	if l.AltFile != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)) {
+		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); alt == nil {
+			return nil
+		}
+	}
+	if err == nil || l.Optional && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &FieldError{Field: l.Field, File: l.File, Value: value, Err: g.reason(l, err)}
+}
+
+// keepFirst puts the word that the file begins with before the rest of the value.
+func (g *Group) keepFirst(l Limit) string {
+	old, _ := read(g.fd, l.File)
+	first, _, ok := strings.Cut(old, " ")
+	_, rest, _ := strings.Cut(l.Value, " ")
+	if !ok {
+		return l.Value
+	}
+	return first + " " + rest
+}
+
+// checkUsage refuses a memory limit that would begin by killing.
+func (g *Group) checkUsage(limit string) error {
+	max, err := strconv.ParseUint(limit, 10, 64)
+	if err != nil {
+		return nil // "max"
+	}
+	file, _ := read(g.fd, "memory.current")
+	if used, _ := strconv.ParseUint(strings.TrimSpace(file), 10, 64); max <= used {
+		return fmt.Errorf("%d bytes are in use and memory/checkBeforeUpdate is set: %w", used, unix.EBUSY)
+	}
+	return nil
+}
+
+// reason adds to an errno what the kernel cannot say with it.
+func (g *Group) reason(l Limit, err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "" {
+		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	list, _ := read(g.fd, "cgroup.controllers")
+	if c := l.Controller(); c != "" && !slices.Contains(strings.Fields(list), c) {
+		return &ControllerError{Controller: c, Group: g.path, Err: err}
+	}
+	switch {
+	case l.AltFile != "":
+		return fmt.Errorf("this kernel has neither %s nor %s: %w", l.File, l.AltFile, err)
+	case l.Controller() == "hugetlb":
+		return fmt.Errorf("this machine has no huge pages of that size (see /sys/kernel/mm/hugepages): %w", err)
+	}
+	return fmt.Errorf("this kernel has no file %s: %w", l.File, err)
+}

@@ -1,0 +1,246 @@
+package cgroups
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// removeWait bounds how long [Remove] waits for a group to become free. It is
+// called when the processes are dead, so this covers only their last moments.
+const removeWait = 2 * time.Second
+
+// BusyError names the processes that keep a group from being removed.
+type BusyError struct {
+	Group string
+	PIDs  []int
+	Err   error // EBUSY or os.ErrDeadlineExceeded
+}
+
+func (e *BusyError) Error() string {
+	if len(e.PIDs) == 0 {
+		return "cgroup " + e.Group + " is busy: " + e.Err.Error()
+	}
+	return "cgroup " + e.Group + " still holds processes " + pidList(e.PIDs) + ": " + e.Err.Error()
+}
+
+func (e *BusyError) Unwrap() error { return e.Err }
+
+func pidList(pids []int) string {
+	var b strings.Builder
+	for i, pid := range pids {
+		if i == 10 {
+			b.WriteString(" and " + strconv.Itoa(len(pids)-i) + " more")
+			break
+		}
+		if i > 0 {
+			b.WriteString(" ")
+		}
+		b.WriteString(strconv.Itoa(pid))
+	}
+	return b.String()
+}
+
+// Remove removes the group at path with all groups below it, however deep, and
+// then those ancestors listed in missing that have become empty. Missing is what
+// [Missing] said before [Create]: a group that was there already is emptied of
+// the groups below it and of its device program but stays, since only what
+// create made may be deleted. What is gone already is no error.
+func Remove(path string, missing []string) error {
+	mount, _, err := openMount()
+	if err != nil {
+		return err
+	}
+	defer closeFD(mount)
+	if err := removeLeaf(mount, path, slices.Contains(missing, path)); err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(missing) {
+		if !strings.HasPrefix(path, dir+"/") {
+			continue
+		}
+		if err := rmdir(mount, "."+dir); err != nil && !gone(err) {
+			// Busy: another container lives there by now and its delete, or nobody's, removes it.
+			break
+		}
+	}
+	return nil
+}
+
+func removeLeaf(mount int, path string, made bool) error {
+	fd, err := openGroup(mount, path)
+	if err != nil {
+		if gone(err) {
+			return nil
+		}
+		return &fs.PathError{Op: "open cgroup", Path: path, Err: err}
+	}
+	g := &Group{fd: fd, path: path}
+	defer g.Close()
+	if err := g.clear(time.Now().Add(removeWait)); err != nil {
+		return err
+	}
+	if !made {
+		return g.detachDevices()
+	}
+	err = rmdir(mount, "."+path)
+	if err == nil || gone(err) {
+		return nil
+	}
+	return &fs.PathError{Op: "remove cgroup", Path: path, Err: err}
+}
+
+// clear removes every group below g and returns when g could be removed too.
+// Whoever is still inside may make new groups while we walk, hence the loop.
+func (g *Group) clear(deadline time.Time) error {
+	for {
+		busy := false
+		err := walk(g.fd, nil, func(parent int, name string) error {
+			err := rmdir(parent, name)
+			busy = busy || err == unix.EBUSY
+			if err == nil || gone(err) || err == unix.EBUSY {
+				return nil
+			}
+			return &fs.PathError{Op: "remove cgroup", Path: g.path + "/…/" + name, Err: err}
+		})
+		if err != nil {
+			return err
+		}
+		if !busy && !g.Populated() {
+			return nil
+		}
+		if err := g.WaitEmpty(deadline); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return &BusyError{Group: g.path, Err: unix.EBUSY}
+		}
+	}
+}
+
+func rmdir(dir int, name string) error {
+	return retry(func() error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+}
+
+// walk visits the groups below dir, innermost first: visit gets each group (dir
+// included) as a descriptor, leave its parent and name once everything below it
+// was visited. It holds two descriptors however deep the nesting: a container
+// can nest deeper than RLIMIT_NOFILE. Going up by ".." is sound here because
+// cgroup2 has neither rename nor symbolic links, and the depth is counted.
+func walk(dir int, visit func(fd int) error, leave func(parent int, name string) error) error {
+	cur, err := openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer func() { closeFD(cur) }()
+	var path []string
+	todo := [][]string{subdirs(cur)}
+	for {
+		depth := len(todo) - 1
+		if n := len(todo[depth]); n > 0 {
+			name := todo[depth][n-1]
+			todo[depth] = todo[depth][:n-1]
+			fd, err := openat(cur, name, unix.O_RDONLY|unix.O_DIRECTORY)
+			if err != nil {
+				continue // removed meanwhile
+			}
+			closeFD(cur)
+			cur = fd
+			path, todo = append(path, name), append(todo, subdirs(cur))
+			continue
+		}
+		if visit != nil {
+			if err := visit(cur); err != nil {
+				return err
+			}
+		}
+		if depth == 0 {
+			return nil
+		}
+		parent, err := openat(cur, "..", unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		closeFD(cur)
+		cur = parent
+		if leave != nil {
+			if err := leave(cur, path[depth-1]); err != nil {
+				return err
+			}
+		}
+		path, todo = path[:depth-1], todo[:depth]
+	}
+}
+
+func ignoreGone(err error) error {
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// subdirs lists the groups directly below dir; none if it is gone.
+func subdirs(dir int) []string {
+	var names []string
+	buf := make([]byte, 8192)
+	for {
+		var n int
+		err := retry(func() (err error) {
+			n, err = unix.Getdents(dir, buf)
+			return err
+		})
+		if err != nil || n <= 0 {
+			return names
+		}
+		names = appendDirs(names, buf[:n])
+	}
+}
+
+// appendDirs picks the directories from a block of struct linux_dirent64
+// (getdents(2)): ino 8, off 8, reclen 2, type 1, name. The interface files
+// beside them, some fifty per group, are skipped without an allocation.
+func appendDirs(names []string, block []byte) []string {
+	for len(block) >= 19 {
+		size := int(binary.NativeEndian.Uint16(block[16:]))
+		if size < 19 || size > len(block) {
+			break
+		}
+		if block[18] == unix.DT_DIR {
+			name := unix.ByteSliceToString(block[19:size])
+			if name != "." && name != ".." {
+				names = append(names, name)
+			}
+		}
+		block = block[size:]
+	}
+	return names
+}
+
+// Procs lists the processes in the group and in all groups below it.
+func (g *Group) Procs() ([]int, error) {
+	var pids []int
+	err := walk(g.fd, func(fd int) error {
+		list, err := read(fd, "cgroup.procs")
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			// A threaded group has only threads; kill(2) takes their ids as well.
+			list, err = read(fd, "cgroup.threads")
+		}
+		for pid := range strings.FieldsSeq(list) {
+			// 0 stands for a process outside our PID namespace.
+			if n, err := strconv.Atoi(pid); err == nil && n > 0 {
+				pids = append(pids, n)
+			}
+		}
+		return ignoreGone(err)
+	}, nil)
+	if err != nil {
+		return nil, &fs.PathError{Op: "list processes of cgroup", Path: g.path, Err: err}
+	}
+	return pids, nil
+}
