@@ -1,0 +1,380 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The environment variables by which a box's processes know what they are.
+const (
+	envInit  = "HUSK_BOX_INIT"  // this process is PID 1 of a box
+	envTest  = "HUSK_BOX_TEST"  // this process runs that one test in a box
+	envTools = "HUSK_BOX_TOOLS" // where probe, tool and husk are
+)
+
+// boxTimeout ends a box that hangs. No test needs more than a few seconds; the
+// sweeps watch their own clock.
+const boxTimeout = 3 * time.Minute
+
+// toolDir holds the compiled helpers. It belongs to the outermost process.
+var toolDir = os.Getenv(envTools)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envInit) != "" {
+		os.Exit(boxInit())
+	}
+	if toolDir != "" {
+		os.Exit(m.Run())
+	}
+	code := m.Run()
+	if toolDir != "" {
+		os.RemoveAll(toolDir)
+	}
+	os.Exit(code)
+}
+
+// box runs f as the body of test t inside a box of its own. Boxes of different
+// tests run beside one another unless the caller wants to be alone.
+func box(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(envTest) == "" {
+		t.Parallel()
+		runBox(t)
+		return
+	}
+	runInside(t, f)
+}
+
+// quietBox is box for tests that measure time: nothing runs beside them.
+func quietBox(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(envTest) == "" {
+		runBox(t)
+		return
+	}
+	runInside(t, f)
+}
+
+func runInside(t *testing.T, f func(t *testing.T)) {
+	before := census(t)
+	t.Cleanup(func() { before.compare(t) })
+	f(t)
+}
+
+// exact makes the -test.run pattern that selects one (sub)test.
+func exact(name string) string {
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
+	}
+	return strings.Join(parts, "/")
+}
+
+// runBox starts this test binary once more as PID 1 of a new box and reports
+// what became of the test in there.
+func runBox(t *testing.T) {
+	requireTools(t)
+	group := newGroup(t)
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run="+exact(t.Name()), "-test.timeout=0")
+	cmd.Args = append(cmd.Args, inheritedFlags()...)
+	cmd.Env = append(os.Environ(), envInit+"=1", envTest+"="+t.Name(), envTools+"="+toolDir)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Pdeathsig:   syscall.SIGKILL,
+		UseCgroupFD: true,
+		CgroupFD:    int(group.Fd()),
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start a box: %v", err)
+	}
+	timer := time.AfterFunc(boxTimeout, func() { cmd.Process.Kill() })
+	err := cmd.Wait()
+	if !timer.Stop() {
+		t.Errorf("killed: took more than %v", boxTimeout)
+	}
+	report(t, err, out.String())
+}
+
+// inheritedFlags passes on what changes how a test runs, not which.
+func inheritedFlags() []string {
+	var flags []string
+	for _, a := range os.Args[1:] {
+		if strings.HasPrefix(a, "-test.short") || strings.HasPrefix(a, "-test.testlogfile") {
+			flags = append(flags, a)
+		}
+	}
+	return flags[:len(flags):len(flags)]
+}
+
+func report(t *testing.T, err error, out string) {
+	t.Helper()
+	switch {
+	case err != nil:
+		t.Errorf("%v\n%s", err, out)
+	case strings.Contains(out, "--- SKIP: "+t.Name()+" "):
+		t.Skip(skipReason(out))
+	case !strings.Contains(out, "--- PASS: "+t.Name()+" "):
+		t.Errorf("the test did not run in its box:\n%s", out)
+	case testing.Verbose():
+		t.Log("\n" + out)
+	}
+}
+
+func skipReason(out string) string {
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "---") {
+			return line
+		}
+	}
+	return "skipped"
+}
+
+// newGroup makes the cgroup that becomes the root of a box's cgroup namespace.
+// It goes through a detached mount, so that it needs no cgroup2 to be mounted
+// anywhere and a cgroup v1 tree on the machine stays untouched.
+func newGroup(t *testing.T) *os.File {
+	t.Helper()
+	root := cgroupRoot(t)
+	name := fmt.Sprintf("husk-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	if err := unix.Mkdirat(root, name, 0o755); err != nil {
+		t.Skipf("needs a writable cgroup2 hierarchy: mkdir: %v", err)
+	}
+	fd, err := unix.Openat(root, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() {
+		removeGroup(root, name)
+		dir.Close()
+	})
+	return dir
+}
+
+var cgroupRoot = func() func(t *testing.T) int {
+	open := sync.OnceValues(func() (int, error) {
+		fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(fs)
+		if err := unix.FsconfigCreate(fs); err != nil {
+			return -1, err
+		}
+		return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	})
+	return func(t *testing.T) int {
+		fd, err := open()
+		if err != nil {
+			t.Skipf("needs root with a cgroup2 file system: %v", err)
+		}
+		return fd
+	}
+}()
+
+// removeGroup kills and removes what a box left, which the box's own leak check
+// has complained about already.
+func removeGroup(root int, name string) {
+	fd, err := unix.Openat(root, name+"/cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Write(fd, []byte("1"))
+		unix.Close(fd)
+	}
+	for range 200 {
+		if removeTree(root, name) == nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// removeTree removes a cgroup and those below it.
+func removeTree(at int, name string) error {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	entries, _ := dir.ReadDir(-1)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTree(fd, e.Name())
+		}
+	}
+	dir.Close()
+	return unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
+}
+
+// boxInit is PID 1 of a box: it furnishes the box, starts the test as its child
+// and reaps whoever is reparented to it, as a machine's init would.
+func boxInit() int {
+	if err := furnish(); err != nil {
+		fmt.Println("furnish the box:", err)
+		return 2
+	}
+	os.Unsetenv(envInit)
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Env:   append(os.Environ(), "TMPDIR="+workRoot),
+		Files: []uintptr{0, 1, 2},
+	})
+	if err != nil {
+		fmt.Println("start the test:", err)
+		return 2
+	}
+	return reapUntil(pid)
+}
+
+func reapUntil(pid int) int {
+	for {
+		var status syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 2
+		case got == pid && status.Signaled():
+			fmt.Println("the test was killed by", status.Signal())
+			return 128 + int(status.Signal())
+		case got == pid:
+			return status.ExitStatus()
+		}
+	}
+}
+
+// workRoot is where tests have their directories, on the box's own tmpfs.
+const workRoot = "/run/work"
+
+// furnish sets up the namespaces. "/" is shared as systemd leaves it on real
+// machines: what a runtime gets wrong about propagation then shows.
+func furnish() error {
+	for _, m := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+	}{
+		{"", "/", "", unix.MS_PRIVATE | unix.MS_REC},
+		{"", "/", "", unix.MS_SHARED | unix.MS_REC},
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+	} {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	// The sandbox of a developer may cover it with v1 trees: all go, from this
+	// mount namespace only.
+	for unix.Unmount("/sys/fs/cgroup", unix.MNT_DETACH) == nil {
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
+		return fmt.Errorf("mount cgroup2: %w", err)
+	}
+	// Below the root there must be no process beside groups with controllers.
+	if err := os.Mkdir("/sys/fs/cgroup/harness", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/sys/fs/cgroup/harness/cgroup.procs", []byte("0"), 0); err != nil {
+		return err
+	}
+	return os.MkdirAll(workRoot, 0o755)
+}
+
+// requireTools builds what tests need, once, and skips when that is impossible.
+func requireTools(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: namespaces, mounts and cgroups of its own")
+	}
+	if missing := buildTools(); missing != nil {
+		t.Skip(missing)
+	}
+}
+
+var buildTools = sync.OnceValue(func() error {
+	dir, err := os.MkdirTemp("", "husk-integration-")
+	if err != nil {
+		return err
+	}
+	toolDir = dir
+	husk, err := findHusk()
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(husk, filepath.Join(dir, "runtime")); err != nil {
+		return err
+	}
+	for _, name := range []string{"probe", "tool"} {
+		if err := compile(filepath.Join("probe", name+".c"), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink("tool", filepath.Join(dir, "husk")); err != nil {
+		return err
+	}
+	return findBusybox(filepath.Join(dir, "busybox"))
+})
+
+// compile needs a C compiler and its static C library.
+func compile(source, target string) error {
+	cc := os.Getenv("CC")
+	if cc == "" {
+		cc = "cc"
+	}
+	out, err := exec.Command(cc, "-O2", "-static", "-s", "-o", target, source).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("needs a C compiler with a static C library: %v: %s", err, out)
+	}
+	return nil
+}
+
+// findHusk takes $HUSK or lets make bring ../husk up to date.
+func findHusk() (string, error) {
+	if path := os.Getenv("HUSK"); path != "" {
+		return filepath.Abs(path)
+	}
+	out, err := exec.Command("make", "-s", "-C", "..", "build").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("needs husk: make build: %v: %s", err, out)
+	}
+	return filepath.Abs("../husk")
+}
+
+// findBusybox links a busybox that runs in an empty root file system.
+func findBusybox(link string) error {
+	for _, name := range []string{"busybox", "busybox-static", "/bin/busybox.static"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		if out, err := exec.Command("ldd", path).CombinedOutput(); err == nil && !bytes.Contains(out, []byte("not a dynamic")) {
+			continue
+		}
+		return os.Symlink(path, link)
+	}
+	return errors.New("needs a static busybox (package busybox-static)")
+}
+
+// tool returns the path of a helper.
+func tool(name string) string { return filepath.Join(toolDir, name) }
+
+func itoa(n int) string { return strconv.Itoa(n) }

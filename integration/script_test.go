@@ -1,0 +1,406 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScript runs every behaviour that is written down in testdata, each in a
+// box of its own. testdata/README.md explains the commands.
+func TestScript(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			box(t, func(t *testing.T) { runScript(t, file) })
+		})
+	}
+}
+
+func runScript(t *testing.T, file string) {
+	testscript.RunT(scriptT{t}, testscript.Params{
+		Files:              []string{file},
+		Setup:              scriptSetup,
+		Cmds:               scriptCommands,
+		RequireUniqueNames: true,
+		Condition:          scriptCondition,
+	})
+}
+
+// scriptT runs the one script of a box as the body of the box's test, since a
+// subtest's name would not be the box's.
+type scriptT struct{ *testing.T }
+
+func (s scriptT) Run(_ string, f func(testscript.T)) { f(s) }
+func (s scriptT) Parallel()                          {}
+func (s scriptT) Verbose() bool                      { return false }
+
+func scriptSetup(e *testscript.Env) error {
+	e.Setenv("PATH", toolDir+":"+os.Getenv("PATH"))
+	e.Setenv("HUSK", runtimePath())
+	e.Setenv("BUNDLE", filepath.Join(e.WorkDir, "bundle"))
+	e.Setenv("ROOTFS", filepath.Join(e.WorkDir, "bundle/rootfs"))
+	e.Setenv("CGROUP", "/sys/fs/cgroup")
+	// Containers with a user namespace have to get through to their bundle.
+	for dir := e.WorkDir; dir != workRoot && dir != "/"; dir = filepath.Dir(dir) {
+		os.Chmod(dir, 0o755)
+	}
+	return nil
+}
+
+func scriptCondition(cond string) (bool, error) {
+	name, arg, _ := strings.Cut(cond, ":")
+	switch name {
+	case "controller": // of the cgroup2 hierarchy
+		data, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+		return slices.Contains(strings.Fields(string(data)), arg), err
+	case "capable": // some machines' root lacks capabilities
+		return capable(arg), nil
+	case "filesystem":
+		data, err := os.ReadFile("/proc/filesystems")
+		return regexp.MustCompile(`(?m)\t`+regexp.QuoteMeta(arg)+`$`).Match(data), err
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// capable says whether this process has a capability, asked of the probe.
+func capable(name string) bool {
+	out, _ := exec.Command(tool("probe"), "caps").Output()
+	return slices.Contains(strings.Fields(parseFacts(string(out)).one("cap.effective")), name)
+}
+
+type script = testscript.TestScript
+
+var scriptCommands = map[string]func(ts *script, neg bool, args []string){
+	"bundle":   cmdBundle,
+	"config":   cmdConfig,
+	"husk":     cmdHusk,
+	"look":     cmdLook,
+	"code":     cmdCode,
+	"within":   cmdWithin,
+	"json":     cmdJSON,
+	"pid":      cmdPid,
+	"waitfor":  cmdWaitfor,
+	"waitgrep": cmdWaitgrep,
+	"capture":  cmdCapture,
+	"signal":   cmdSignal,
+	"same":     cmdSame,
+}
+
+// cmdBundle makes $BUNDLE: bundle [-owner UID] [-spec].
+func cmdBundle(ts *script, neg bool, args []string) {
+	owner, spec := 0, false
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "-spec":
+			spec = true
+		case args[i] == "-owner" && i+1 < len(args):
+			i++
+			owner, _ = strconv.Atoi(args[i])
+		default:
+			ts.Fatalf("usage: bundle [-owner UID] [-spec]")
+		}
+	}
+	dir := ts.Getenv("BUNDLE")
+	ts.Check(os.RemoveAll(dir))
+	ts.Check(makeRootfs(filepath.Join(dir, "rootfs"), owner))
+	if spec {
+		ts.Check(ts.Exec("husk", "spec", "-b", dir))
+		return
+	}
+	ts.Check(os.WriteFile(filepath.Join(dir, "config.json"), []byte(baseConfig), 0o644))
+}
+
+// cmdConfig edits $BUNDLE/config.json; see testdata/README.md.
+func cmdConfig(ts *script, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: config VERB ARGS...")
+	}
+	path := filepath.Join(ts.Getenv("BUNDLE"), "config.json")
+	doc, err := os.ReadFile(path)
+	ts.Check(err)
+	for _, e := range configEdits(ts, args[0], args[1:]) {
+		doc, err = editJSON(doc, e.verb, e.pointer, e.value)
+		ts.Check(err)
+	}
+	ts.Check(os.WriteFile(path, doc, 0o644))
+}
+
+type configEdit struct{ verb, pointer, value string }
+
+func quoteJSON(v any) string {
+	data, _ := json.Marshal(v)
+	return string(data)
+}
+
+// configEdits turns the short forms into edits by pointer.
+func configEdits(ts *script, verb string, args []string) []configEdit {
+	switch verb {
+	case "set", "add":
+		if len(args) != 2 {
+			ts.Fatalf("usage: config %s POINTER JSON", verb)
+		}
+		return []configEdit{{verb, args[0], args[1]}}
+	case "del":
+		return []configEdit{{verb, args[0], ""}}
+	case "args":
+		return []configEdit{{"set", "/process/args", quoteJSON(args)}}
+	case "sh":
+		return []configEdit{{"set", "/process/args", quoteJSON([]string{"/bin/sh", "-c", strings.Join(args, " ")})}}
+	case "probe":
+		return []configEdit{{"set", "/process/args", quoteJSON(append([]string{"/probe"}, args...))}}
+	case "env":
+		var edits []configEdit
+		for _, a := range args {
+			edits = append(edits, configEdit{"add", "/process/env", quoteJSON(a)})
+		}
+		return edits
+	case "mount":
+		return []configEdit{{"add", "/mounts", mountJSON(args)}}
+	case "hook":
+		h := map[string]any{"path": args[1], "args": args[1:]}
+		return []configEdit{{"add", "/hooks/" + args[0], quoteJSON(h)}}
+	case "ns":
+		return namespaceEdits(ts, args)
+	case "userns":
+		return usernsEdits(args)
+	}
+	ts.Fatalf("config: no verb %s", verb)
+	return nil
+}
+
+// mountJSON: TYPE SOURCE DESTINATION [OPTION,OPTION...]
+func mountJSON(args []string) string {
+	m := map[string]any{"type": args[0], "source": args[1], "destination": args[2]}
+	if len(args) > 3 {
+		m["options"] = strings.Split(args[3], ",")
+	}
+	return quoteJSON(m)
+}
+
+// namespaceEdits: TYPE for a new one, TYPE - for none, TYPE PATH to join one.
+func namespaceEdits(ts *script, args []string) []configEdit {
+	doc, err := os.ReadFile(filepath.Join(ts.Getenv("BUNDLE"), "config.json"))
+	ts.Check(err)
+	var c struct {
+		Linux struct{ Namespaces []map[string]string }
+	}
+	ts.Check(json.Unmarshal(doc, &c))
+	list := slices.DeleteFunc(c.Linux.Namespaces, func(n map[string]string) bool { return n["type"] == args[0] })
+	switch {
+	case len(args) == 1:
+		list = append(list, map[string]string{"type": args[0]})
+	case args[1] != "-":
+		list = append(list, map[string]string{"type": args[0], "path": args[1]})
+	}
+	return []configEdit{{"set", "/linux/namespaces", quoteJSON(list)}}
+}
+
+// usernsEdits: CONTAINER:HOST:SIZE... as both uid and gid mappings.
+func usernsEdits(args []string) []configEdit {
+	edits := []configEdit{{"add", "/linux/namespaces", `{"type":"user"}`}}
+	for _, a := range args {
+		p := strings.Split(a, ":")
+		m := fmt.Sprintf(`{"containerID":%s,"hostID":%s,"size":%s}`, p[0], p[1], p[2])
+		edits = append(edits, configEdit{"add", "/linux/uidMappings", m}, configEdit{"add", "/linux/gidMappings", m})
+	}
+	return edits
+}
+
+// withBundle inserts --bundle for the commands that want one.
+func withBundle(ts *script, args []string) []string {
+	for i, a := range args {
+		if a != "create" && a != "run" {
+			continue
+		}
+		if slices.ContainsFunc(args, func(s string) bool { return s == "-b" || s == "--bundle" }) {
+			return args
+		}
+		return slices.Concat(args[:i+1], []string{"--bundle", ts.Getenv("BUNDLE")}, args[i+1:])
+	}
+	return args
+}
+
+// execHusk runs husk and returns its exit code.
+func execHusk(ts *script, args []string) int {
+	start := time.Now()
+	err := ts.Exec("husk", withBundle(ts, args)...)
+	if took := time.Since(start); took > commandTimeout {
+		ts.Fatalf("husk took %v", took)
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	ts.Check(err)
+	return 0
+}
+
+// cmdHusk runs husk, which must succeed, or fail when negated.
+func cmdHusk(ts *script, neg bool, args []string) {
+	switch code := execHusk(ts, args); {
+	case code == 0 && neg:
+		ts.Fatalf("husk succeeded")
+	case code != 0 && !neg:
+		ts.Fatalf("husk: exit status %d", code)
+	case code != 0 && (code == 2 || code > 100):
+		// 2 is a Go panic; 125 and up are the shim's or a signal's.
+		ts.Fatalf("husk: exit status %d is not a clean error", code)
+	}
+}
+
+// cmdLook runs $BUNDLE with the probe: look TOPIC...
+func cmdLook(ts *script, neg bool, args []string) {
+	cmdConfig(ts, false, append([]string{"probe"}, args...))
+	cmdHusk(ts, neg, []string{"run", "c1"})
+}
+
+// cmdCode checks an exit code: code N husk ARGS...
+func cmdCode(ts *script, neg bool, args []string) {
+	if len(args) < 2 || args[1] != "husk" {
+		ts.Fatalf("usage: code N husk ARGS...")
+	}
+	if code := execHusk(ts, args[2:]); itoa(code) != args[0] {
+		ts.Fatalf("exit status %d, not %s", code, args[0])
+	}
+}
+
+// cmdWithin bounds a husk command: within MILLISECONDS husk ARGS...
+func cmdWithin(ts *script, neg bool, args []string) {
+	limit, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	start := time.Now()
+	cmdHusk(ts, neg, args[2:])
+	if took := time.Since(start); took > time.Duration(limit)*time.Millisecond {
+		ts.Fatalf("took %v", took)
+	}
+}
+
+// cmdJSON compares a part of a JSON file: json FILE POINTER VALUE, where VALUE is
+// JSON or /REGEXP/ on the part's JSON. Negated: the part does not exist.
+func cmdJSON(ts *script, neg bool, args []string) {
+	got, err := lookupJSON([]byte(ts.ReadFile(args[0])), args[1])
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s is there: %s", args[1], got)
+		}
+		return
+	}
+	ts.Check(err)
+	want := args[2]
+	if len(want) > 1 && want[0] == '/' && want[len(want)-1] == '/' {
+		if !regexp.MustCompile(want[1 : len(want)-1]).MatchString(got) {
+			ts.Fatalf("%s is %s, not like %s", args[1], got, want)
+		}
+		return
+	}
+	canonical, err := lookupJSON([]byte(want), "")
+	ts.Check(err)
+	if got != canonical {
+		ts.Fatalf("%s is %s, not %s", args[1], got, canonical)
+	}
+}
+
+func containerState(ts *script, id string) (status string, pid int) {
+	var s struct {
+		Status string
+		Pid    int
+	}
+	out, err := exec.Command(runtimePath(), "state", id).Output()
+	if err == nil {
+		ts.Check(json.Unmarshal(out, &s))
+	}
+	return s.Status, s.Pid
+}
+
+// cmdPid sets a variable to a container's pid: pid ID [VARIABLE]
+func cmdPid(ts *script, neg bool, args []string) {
+	_, pid := containerState(ts, args[0])
+	if pid == 0 {
+		ts.Fatalf("container %s has no pid", args[0])
+	}
+	name := "PID"
+	if len(args) > 1 {
+		name = args[1]
+	}
+	ts.Setenv(name, itoa(pid))
+}
+
+// cmdWaitfor polls: waitfor STATUS ID, or waitfor file PATH, or waitfor gone PID.
+func cmdWaitfor(ts *script, neg bool, args []string) {
+	deadline := time.Now().Add(5 * time.Second)
+	for !reached(ts, args[0], args[1]) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited too long")
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+func reached(ts *script, what, arg string) bool {
+	switch what {
+	case "file":
+		_, err := os.Lstat(ts.MkAbs(arg))
+		return err == nil
+	case "gone":
+		_, err := os.Lstat("/proc/" + arg)
+		return err != nil
+	}
+	status, _ := containerState(ts, arg)
+	return status == what
+}
+
+// cmdWaitgrep polls a file for a line: waitgrep PATTERN FILE
+func cmdWaitgrep(ts *script, neg bool, args []string) {
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		data, _ := os.ReadFile(ts.MkAbs(args[1]))
+		if pattern.Match(data) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no %q in %s:\n%s", args[0], args[1], data)
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+// cmdCapture sets a variable to what a group matches in the last output or in a
+// file: capture VARIABLE REGEXP [FILE]
+func cmdCapture(ts *script, neg bool, args []string) {
+	file := "stdout"
+	if len(args) > 2 {
+		file = args[2]
+	}
+	m := regexp.MustCompile("(?m)" + args[1]).FindStringSubmatch(ts.ReadFile(file))
+	if m == nil {
+		ts.Fatalf("no match")
+	}
+	ts.Setenv(args[0], m[len(m)-1])
+}
+
+// cmdSignal sends a signal to a process of the box: signal NAME PID
+func cmdSignal(ts *script, neg bool, args []string) {
+	ts.Check(ts.Exec("kill", "-"+args[0], args[1]))
+}
+
+// cmdSame compares two values: same A B
+func cmdSame(ts *script, neg bool, args []string) {
+	if (args[0] == args[1]) == neg {
+		ts.Fatalf("%q and %q", args[0], args[1])
+	}
+}
