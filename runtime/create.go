@@ -1,0 +1,574 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Runtime creates and handles the containers of one state root. The zero value with a
+// Root is ready for use. Its methods may be called from several goroutines and
+// processes at once; operations on one container exclude each other.
+type Runtime struct {
+	Root    string           // directory of the containers' state, made if missing (0700)
+	Seccomp seccomp.Compiler // compiles filters that are not in the cache; nil: a profile is an error
+	Log     *slog.Logger     // warnings; nil: discarded
+}
+
+// CreateOptions are the parts of create and run that the command line decides.
+type CreateOptions struct {
+	ConsoleSocket string // unix socket that receives the pty master
+	PidfdSocket   string // unix socket that receives a pidfd of the container's init
+	PidFile       string // file to write the init's pid to
+	NoPivot       bool   // MS_MOVE and chroot instead of pivot_root, for an initramfs
+	NoNewKeyring  bool   // keep the caller's session keyring
+	PreserveFDs   int    // descriptors from 3 on (after LISTEN_FDS) that the process keeps
+
+	// Terminal receives the pty master of a container in the foreground; only Run uses
+	// it. It must not block.
+	Terminal func(master *os.File) error
+}
+
+// patience is how long one answer of a container's init may take, hooks aside.
+const patience = 60 * time.Second
+
+// Create makes a container from the bundle and leaves its init parked, waiting for
+// Start. It returns an *Error whose Field names the config field to blame; a failed
+// Create leaves nothing behind. OCI runtime-spec, runtime.md, "Create".
+func (r *Runtime) Create(id, bundle string, o CreateOptions) error {
+	// The init dies with the thread that made it, until it is committed.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	c, err := r.create(id, bundle, o, false)
+	if err == nil {
+		err = c.finish(goPark)
+		c.close()
+	}
+	return wrap("create", id, err)
+}
+
+// creation is a container that is being made.
+type creation struct {
+	*Runtime
+	o      CreateOptions
+	config *Config
+	plan   *Plan
+	entry  *entry
+	rec    *record
+	group  *cgroups.Group
+	conn   *namespaces.Conn
+	child  *namespaces.Conn
+	proc   *namespaces.Process
+	sent   []int // listening socket and lock, for the init
+	status syscallStatus
+}
+
+// create does everything up to READY. On error nothing is left.
+func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *creation, err error) {
+	c = &creation{Runtime: r, o: o}
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if c.config, err = r.load(bundle); err != nil {
+		return nil, err
+	}
+	if err := checkConsole(c.config.Spec.Process, o); err != nil {
+		return nil, err
+	}
+	if c.plan, err = r.compile(c.config, id, o); err != nil {
+		return nil, err
+	}
+	if c.entry, err = r.claim(id); err != nil {
+		return nil, err
+	}
+	if err = c.make(start); err != nil {
+		c.undo()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (r *Runtime) load(bundle string) (*Config, error) {
+	config, err := LoadSpec(bundle)
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := Validate(config)
+	for _, w := range warnings {
+		r.warn(w.String())
+	}
+	return config, err
+}
+
+func (r *Runtime) warn(text string) {
+	if r.Log != nil {
+		r.Log.Warn(text)
+	}
+}
+
+func (r *Runtime) compile(config *Config, id string, o CreateOptions) (*Plan, error) {
+	inherit, env, err := inherited(o.PreserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := Compile(config, id, PlanOptions{
+		NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Inherit: inherit, Env: env, Filter: r.filter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range plan.Warnings {
+		r.warn(w)
+	}
+	return plan, nil
+}
+
+func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
+	return seccomp.Load(r.Root, profile, r.Seccomp)
+}
+
+// checkConsole: a detached terminal needs somebody who takes its master.
+func checkConsole(proc *specs.Process, o CreateOptions) error {
+	terminal := proc != nil && proc.Terminal
+	switch {
+	case terminal && o.ConsoleSocket == "" && o.Terminal == nil:
+		return &Error{
+			Field: "/process/terminal",
+			Err:   errors.New("cannot allocate tty if husk will detach without setting console socket"),
+			Hint:  "give --console-socket, or set process.terminal to false",
+		}
+	case !terminal && o.ConsoleSocket != "":
+		return &Error{
+			Field: "/process/terminal",
+			Err:   errors.New("cannot use console socket if husk will not detach or allocate tty"),
+			Hint:  "drop --console-socket, or set process.terminal to true",
+		}
+	}
+	return nil
+}
+
+// inherited counts the descriptors that the process keeps: those of LISTEN_FDS, if
+// they are meant for us, then preserve more. Each must be open, or the process would
+// get one of ours in its place.
+func inherited(preserve int) (n int, env []string, err error) {
+	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid == os.Getpid() {
+		if n, _ = strconv.Atoi(os.Getenv("LISTEN_FDS")); n > 0 {
+			env = []string{"LISTEN_FDS=" + strconv.Itoa(n), "LISTEN_PID=1"}
+		}
+	}
+	n = max(n, 0) + preserve
+	for fd := 3; fd < 3+n; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return 0, nil, &Error{
+				Err:  fmt.Errorf("file descriptor %d to preserve is not open", fd),
+				Hint: "--preserve-fds N passes descriptors 3 to 2+N of husk's caller (after those of LISTEN_FDS)",
+			}
+		}
+	}
+	return n, env, nil
+}
+
+// make does what changes the host, after the intent record.
+func (c *creation) make(start bool) (err error) {
+	if err = c.intend(); err != nil {
+		return err
+	}
+	if err = c.makeGroup(); err != nil {
+		return err
+	}
+	if err = c.spawn(); err != nil {
+		return err
+	}
+	if err = c.prepare(); err != nil {
+		return err
+	}
+	if err = c.sendPlan(start); err != nil {
+		return c.diagnose(err)
+	}
+	return c.awaitReady()
+}
+
+// intend writes the record of what is about to be made, before it is made: whoever
+// finds it after our death can undo everything.
+func (c *creation) intend() error {
+	me, err := self()
+	if err != nil {
+		return err
+	}
+	spec := c.config.Spec
+	rootfs := spec.Root.Path
+	if !filepath.IsAbs(rootfs) {
+		rootfs = filepath.Join(c.config.Bundle, rootfs)
+	}
+	hooks := hooksOf(spec)
+	c.rec = &record{
+		Version: recordVersion, OCIVersion: spec.Version, ID: c.entry.id, Phase: phaseCreating, Creator: me,
+		Bundle: c.config.Bundle, Rootfs: rootfs, Created: time.Now().UTC(), Owner: os.Geteuid(),
+		Annotations: spec.Annotations, Cgroup: c.plan.Cgroup, CgroupMade: cgroups.Missing(c.plan.Cgroup),
+		NoProcess: spec.Process == nil, Poststart: hooks.Poststart, Poststop: hooks.Poststop,
+	}
+	for _, h := range hooks.StartContainer {
+		c.rec.StartHooks = append(c.rec.StartHooks, int(hookTimeout(h)))
+	}
+	return c.entry.write(c.rec)
+}
+
+func (c *creation) makeGroup() (err error) {
+	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
+	if err != nil {
+		c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
+		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
+	}
+	return nil
+}
+
+// spawn starts the init in its namespaces and its cgroup.
+func (c *creation) spawn() (err error) {
+	s := &c.plan.Spawn
+	for k, j := range c.plan.Joined {
+		f, err := namespaces.Open(j.Path, namespaceFlag(j.Type))
+		if err != nil {
+			return at("/linux/namespaces", string(j.Type)+" "+c.plan.Joined[k].Path, err)
+		}
+		defer f.Close()
+		s.Join = append(s.Join, namespaces.Join{Flag: namespaceFlag(j.Type), FD: int(f.Fd())})
+	}
+	if s.Exe, err = namespaces.Sealed(); err != nil {
+		return err
+	}
+	defer s.Exe.Close()
+	if c.conn, c.child, err = namespaces.Pair(); err != nil {
+		return err
+	}
+	inherit, _, _ := inherited(c.o.PreserveFDs)
+	s.Inherit, s.Child, s.Cgroup = inherit, c.child, c.group.FD()
+	s.Args = []string{initName, strconv.Itoa(3 + inherit)}
+	s.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}
+	c.proc, err = namespaces.Spawn(s)
+	_ = c.child.Close()
+	if err != nil {
+		return at("/linux/namespaces", "", err)
+	}
+	return nil
+}
+
+// prepare does what only needs the child's pid, while the child boots.
+func (c *creation) prepare() error {
+	if err := c.group.Apply(c.plan.Limits, false); err != nil {
+		return fieldError(err)
+	}
+	if err := c.group.AttachDevices(c.plan.Devices); err != nil {
+		return at("/linux/resources/devices", "", err)
+	}
+	proc := c.config.Spec.Process
+	if proc == nil {
+		return nil
+	}
+	if err := setOOMScore(c.proc.PID, proc.OOMScoreAdj); err != nil {
+		return err
+	}
+	return raiseLimits(c.proc.PID, c.plan.Steps)
+}
+
+// batchFDs bounds the descriptors in flight, so that a container with hundreds of
+// mounts starts under a small RLIMIT_NOFILE.
+const batchFDs = 16
+
+// sendPlan opens the sources of bind mounts and sends the steps with them, batch by
+// batch; the init works on one while the next is made.
+func (c *creation) sendPlan(start bool) error {
+	steps := c.plan.Steps
+	for first := 0; first < len(steps); {
+		fds, next := []int(nil), first
+		for ; next < len(steps) && len(fds) < batchFDs; next++ {
+			opened, err := c.open(&steps[next], start)
+			if err != nil {
+				closeAll(fds)
+				return err
+			}
+			fds = append(fds, opened...)
+		}
+		err := c.conn.Send(msgPlan, encodeSteps(steps[first:next]), fds...)
+		closeAll(fds)
+		if err != nil {
+			return err
+		}
+		first = next
+	}
+	return nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// open opens what the parent must open for a step.
+func (c *creation) open(s *Step, start bool) ([]int, error) {
+	switch {
+	case s.Op == opRootfs && s.Mount.FD:
+		fd, err := s.Mount.Open()
+		if err != nil {
+			return nil, at(s.Field, s.Mount.Target, err)
+		}
+		return []int{fd}, nil
+	case s.Op == opReady:
+		lock, err := c.entry.initLock()
+		if err != nil || start {
+			return []int{lock}, err
+		}
+		listen, err := c.entry.listen()
+		if err != nil {
+			_ = unix.Close(lock)
+			return nil, err
+		}
+		return []int{lock, listen}, nil
+	}
+	return nil, nil
+}
+
+// awaitReady serves the init until it is READY.
+func (c *creation) awaitReady() error {
+	for {
+		kind, payload, fds, err := c.conn.Recv(c.deadline())
+		if err != nil {
+			return c.diagnose(err)
+		}
+		switch kind {
+		case msgHooks:
+			if err := c.runtimeHooks(); err != nil {
+				return err
+			}
+			if err := c.conn.Send(msgResume, nil); err != nil {
+				return c.diagnose(err)
+			}
+		case msgReady:
+			return c.deliver(fds)
+		default:
+			return remoteError(kind, payload)
+		}
+	}
+}
+
+// deadline: createContainer hooks run in the init; one without a timeout may take any time.
+func (c *creation) deadline() time.Time {
+	total := patience
+	for _, h := range hooksOf(c.config.Spec).CreateContainer {
+		if h.Timeout == nil {
+			return time.Time{}
+		}
+		total += time.Duration(*h.Timeout) * time.Second
+	}
+	return time.Now().Add(total)
+}
+
+func (c *creation) runtimeHooks() error {
+	hooks := hooksOf(c.config.Spec)
+	state := appendPid(c.rec.hookState(specs.StateCreating), c.proc.PID)
+	if err := runHooks("prestart", hooks.Prestart, state); err != nil {
+		return err
+	}
+	return runHooks("createRuntime", hooks.CreateRuntime, state)
+}
+
+// deliver hands the pty master and the pidfd to those who asked for them.
+func (c *creation) deliver(fds []int) error {
+	defer closeAll(fds)
+	if len(fds) > 0 && c.o.ConsoleSocket != "" {
+		if err := sendFD(c.o.ConsoleSocket, "/dev/ptmx", fds[0]); err != nil {
+			return fmt.Errorf("console socket %s: %w", c.o.ConsoleSocket, err)
+		}
+	}
+	if len(fds) > 0 && c.o.Terminal != nil {
+		master, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return err
+		}
+		if err := c.o.Terminal(os.NewFile(uintptr(master), "/dev/ptmx")); err != nil {
+			return err
+		}
+	}
+	if c.o.PidfdSocket != "" {
+		if err := sendFD(c.o.PidfdSocket, "standard", int(c.proc.FD.Fd())); err != nil {
+			return fmt.Errorf("pidfd socket %s: %w", c.o.PidfdSocket, err)
+		}
+	}
+	return nil
+}
+
+// finish commits: the late limits, the record, the pid file, GO. If it fails nothing is left.
+func (c *creation) finish(mode byte) error {
+	err := c.commit(mode)
+	if err != nil {
+		removePidFile(c.o.PidFile, c.proc.PID)
+		c.undo()
+	}
+	return err
+}
+
+// commit sends GO before it writes the record: should we die in between, the record
+// still says creating, and the next command undoes it all. The other way round it would
+// describe a container whose init has followed us into death.
+func (c *creation) commit(mode byte) error {
+	if err := c.group.Apply(c.plan.Limits, true); err != nil {
+		return c.diagnose(fieldError(err))
+	}
+	start, _, err := processStart(c.proc.PID)
+	if err != nil {
+		return c.diagnose(err)
+	}
+	if err := writePidFile(c.o.PidFile, c.proc.PID); err != nil {
+		return err
+	}
+	if err := c.conn.Send(msgGo, []byte{mode}); err != nil {
+		return c.diagnose(err)
+	}
+	c.rec.Init = process{PID: c.proc.PID, Start: start}
+	c.rec.Phase, c.rec.Creator = phaseCreated, process{}
+	return c.entry.write(c.rec)
+}
+
+// undo tears down whatever was made so far.
+func (c *creation) undo() {
+	if c.proc != nil {
+		_ = unix.PidfdSendSignal(int(c.proc.FD.Fd()), unix.SIGKILL, nil, 0)
+		c.reap()
+	}
+	if c.group != nil {
+		c.group.Close()
+		c.group = nil
+	}
+	if c.rec == nil {
+		_ = c.entry.remove()
+	} else if err := c.destroy(c.entry, c.rec); err != nil {
+		c.warn("clean up after failed create: " + err.Error())
+	}
+	c.close()
+}
+
+// close gives up our descriptors; the container is not concerned.
+func (c *creation) close() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	if c.proc != nil {
+		_ = c.proc.FD.Close()
+	}
+	if c.group != nil {
+		c.group.Close()
+	}
+	c.entry.close()
+	c.conn, c.proc, c.group = nil, nil, nil
+}
+
+// syscallStatus is how the init ended, once it was reaped.
+type syscallStatus struct {
+	reaped bool
+	info   siginfo
+}
+
+// reap waits for our child, the init, which is dead or about to be.
+func (c *creation) reap() {
+	if c.status.reaped {
+		return
+	}
+	c.status.reaped = true
+	_ = waitReadable(int(c.proc.FD.Fd()), time.Now().Add(patience))
+	c.status.info, _ = waitPidfd(int(c.proc.FD.Fd()))
+}
+
+// diagnose explains why the init does not answer: it reported an error, or it died, and
+// then how.
+func (c *creation) diagnose(cause error) error {
+	if errors.Is(cause, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the container's init did not answer: %w", cause)
+	}
+	// The report may have come while we did something else.
+	if !errors.Is(cause, io.EOF) {
+		if kind, payload, _, err := c.conn.Recv(time.Now().Add(100 * time.Millisecond)); err == nil && kind == namespaces.KindError {
+			return remoteError(kind, payload)
+		} else if !errors.Is(err, io.EOF) {
+			return cause
+		}
+	}
+	c.reap()
+	if c.group.OOMKilled() {
+		return &Error{
+			Field: "/linux/resources/memory/limit", Err: fmt.Errorf("the container's init was killed by the memory limit%s", c.memoryLimit()),
+			Hint: "husk's init needs about 4 MiB before it executes the process",
+		}
+	}
+	if c.status.info.signal != 0 {
+		return fmt.Errorf("the container's init was killed by signal %d", c.status.info.signal)
+	}
+	return fmt.Errorf("the container's init exited with status %d: %w", c.status.info.code, cause)
+}
+
+func (c *creation) memoryLimit() string {
+	for _, l := range c.plan.Limits {
+		if l.File == "memory.max" {
+			return " of " + l.Value + " bytes"
+		}
+	}
+	return ""
+}
+
+// remoteError makes the error that the init, or the raw half of Spawn, reported.
+func remoteError(kind byte, payload []byte) error {
+	if kind != namespaces.KindError {
+		return fmt.Errorf("packet of kind %d: %w", kind, errWire)
+	}
+	_, errno, text, err := namespaces.DecodeError(payload)
+	if err != nil {
+		return err
+	}
+	parts := strings.SplitN(text, "\x00", 3)
+	e := &Error{}
+	text = parts[len(parts)-1]
+	if len(parts) == 3 {
+		e.Field, e.Path = parts[0], parts[1]
+	} else {
+		e.Field = "/linux/namespaces"
+	}
+	e.Err = &remoteCause{text, errno}
+	e.Exit = exitCode(e.Field, e.Err)
+	return e
+}
+
+// remoteCause is a cause that happened in another process.
+type remoteCause struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *remoteCause) Error() string {
+	if e.errno == 0 || strings.HasSuffix(e.text, "in $PATH") {
+		return e.text
+	}
+	if e.text == "" {
+		return e.errno.Error()
+	}
+	return e.text + ": " + e.errno.Error()
+}
+
+func (e *remoteCause) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
+}

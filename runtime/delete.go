@@ -1,0 +1,176 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// killPatience is how long killed processes may take to end.
+const killPatience = 10 * time.Second
+
+var errNotDir = unix.ENOTDIR
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// Signal sends a signal to the container's init or, if all is set, to every process in
+// its cgroup. OCI runtime-spec, runtime.md, "Kill".
+func (r *Runtime) Signal(id string, sig syscall.Signal, all bool) error {
+	return wrap("kill", id, r.signal(id, sig, all))
+}
+
+func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
+	e, err := r.open(id)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	rec, err := e.read()
+	if err != nil {
+		return err
+	}
+	if rec.Phase != phaseCreated {
+		return ErrNotRunning
+	}
+	if all {
+		return rec.signalAll(sig)
+	}
+	pidfd, err := rec.Init.handle()
+	if err != nil {
+		return ErrNotRunning
+	}
+	defer unix.Close(pidfd)
+	if err = unix.PidfdSendSignal(pidfd, sig, nil, 0); err == unix.ESRCH {
+		return ErrNotRunning
+	}
+	return err
+}
+
+// signalAll reaches every process of the container. SIGKILL goes to the whole cgroup at
+// once; for another signal the cgroup stands still while its processes are counted.
+func (rec *record) signalAll(sig syscall.Signal) error {
+	if rec.Cgroup == "" {
+		return errors.New("the container has no cgroup of its own: only its init can be signalled")
+	}
+	g, err := cgroups.Open(rec.Cgroup)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrNotRunning
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if sig == unix.SIGKILL {
+		return g.Kill()
+	}
+	if !g.Frozen() {
+		if err := g.Freeze(); err != nil {
+			return err
+		}
+		defer g.Thaw()
+	}
+	pids, err := g.Procs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("signal process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// Delete removes a stopped container and whatever create made for it. A created one is
+// killed first, a running one only if force is set. With force, a container that does
+// not exist is no error. OCI runtime-spec, runtime.md, "Delete".
+func (r *Runtime) Delete(id string, force bool) error {
+	err := r.delete(id, force)
+	if force && errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	return wrap("delete", id, err)
+}
+
+func (r *Runtime) delete(id string, force bool) error {
+	e, err := r.openLocked(id)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	rec, err := e.read()
+	if errors.Is(err, ErrNotExist) {
+		// What a create that died before its first record left.
+		_ = e.remove()
+		return ErrNotExist
+	}
+	if err != nil {
+		return err
+	}
+	switch status := rec.status(e); {
+	case force, status == specs.StateStopped, status == specs.StateCreated:
+	default:
+		return &Error{
+			Err:  fmt.Errorf("cannot delete container %s that is not stopped: %s", id, status),
+			Hint: "husk kill it first, or husk delete --force",
+		}
+	}
+	return r.destroy(e, rec)
+}
+
+// destroy ends every process of the container and removes its cgroup, then runs the
+// poststop hooks, then forgets the state. The caller holds the lock. It can be repeated
+// from any point at which it was interrupted.
+func (r *Runtime) destroy(e *entry, rec *record) error {
+	if err := rec.end(); err != nil {
+		return err
+	}
+	if rec.Cgroup != "" {
+		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
+			return err
+		}
+	}
+	state := rec.hookState(specs.StateStopped)
+	for k, h := range rec.Poststop {
+		if err := runHook(newHookCall(h, state)); err != nil {
+			r.warn(at(pointer("/hooks/poststop", itoa(k)), h.Path, err).Error())
+		}
+	}
+	return e.remove()
+}
+
+// end kills the init and all processes of the cgroup and waits until they are gone.
+func (rec *record) end() error {
+	deadline := time.Now().Add(killPatience)
+	if pidfd, err := rec.Init.handle(); err == nil {
+		defer unix.Close(pidfd)
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		if rec.Cgroup == "" {
+			return waitReadable(pidfd, deadline)
+		}
+	}
+	if rec.Cgroup == "" {
+		return nil
+	}
+	g, err := cgroups.Open(rec.Cgroup)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if !g.Populated() {
+		return nil
+	}
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	return g.WaitEmpty(deadline)
+}

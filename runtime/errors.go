@@ -1,0 +1,145 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
+)
+
+// Error is what every operation of this package returns when it fails: what was
+// being done, to which container, because of which field of config.json, and the
+// cause. errors.Is and errors.As reach the system call's errno through Err.
+type Error struct {
+	Op    string // operation: "create", "start", "kill", …
+	ID    string // container id, "" when there is none yet
+	Field string // JSON pointer into config.json, "" when no field is to blame
+	Path  string // path inside the container or on the host, "" when none is meant
+	Err   error  // the cause
+	Hint  string // what to do about it, "" when the error says it all
+	Exit  int    // exit status a shell would give: 126 or 127 when the process could not be executed, else 0
+}
+
+// Error says it in one line: "create ci-42: /mounts/3 (/data): bind /srv/data: no such file or directory".
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.ID != "" {
+		b.WriteString(" " + e.ID)
+	}
+	if e.Field != "" {
+		b.WriteString(": " + e.Field)
+	}
+	if e.Path != "" && e.Field != "" {
+		b.WriteString(" (" + e.Path + ")")
+	}
+	b.WriteString(": " + e.Err.Error())
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// The causes that engines match by their text (containerd, moby, CRI-O, BuildKit):
+// the words are part of the contract.
+var (
+	ErrExist      = errors.New("container with given ID already exists")
+	ErrNotExist   = errors.New("container does not exist")
+	ErrNotRunning = errors.New("container not running")
+	ErrRunning    = errors.New("cannot start an already running container")
+	ErrStopped    = errors.New("cannot start a container that has stopped")
+	ErrBusy       = errors.New("container is locked by another operation")
+)
+
+// wrap gives err the operation and container it belongs to and looks up a hint.
+// An *Error that a deeper layer made keeps its field and path.
+func wrap(op, id string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e, ok := err.(*Error)
+	if !ok {
+		e = &Error{Err: err}
+	}
+	e.Op, e.ID = op, id
+	if e.Hint == "" {
+		e.Hint = hint(e)
+	}
+	return e
+}
+
+// at gives err the config field and path that it is about.
+func at(field, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Field: field, Path: path, Err: err}
+}
+
+// fieldError turns what a package below found about one field into an *Error. Several
+// findings at once, joined, name their fields themselves.
+func fieldError(err error) error {
+	switch e := err.(type) {
+	case *rootfs.FieldError:
+		return at(e.Field, e.Path, e.Err)
+	case *seccomp.FieldError:
+		return at(e.Field, "", e.Err)
+	case *cgroups.FieldError:
+		if e.File != "" {
+			return at(e.Field, "", fmt.Errorf("write %q to %s: %w", e.Value, e.File, e.Err))
+		}
+		return at(e.Field, "", e.Err)
+	}
+	return err
+}
+
+// hints is the one table of advice: the first row whose every given key matches wins.
+var hints = []struct {
+	cause error  // errors.Is(err, cause)
+	field string // prefix of the config field
+	text  string // part of the error's text
+	hint  string
+}{
+	{cause: ErrExist, hint: "choose another id, or remove the old container with: husk delete --force ID"},
+	{cause: ErrNotExist, hint: "husk list shows the containers of this state root; --root picks another root"},
+	{cause: ErrRunning, hint: "husk exec runs another process in it"},
+	{cause: ErrStopped, hint: "delete it and create it again: husk delete ID"},
+	{cause: ErrBusy, hint: "another husk command works on this container; try again when it has ended"},
+	{cause: syscall.ENOEXEC, field: "/process", hint: "the file is neither a program of this machine's architecture nor a script that starts with #!"},
+	{cause: syscall.ENOENT, field: "/process/args", text: "interpreter", hint: "the program exists but the interpreter in its #! line or ELF header does not: add it to the rootfs"},
+	{cause: syscall.ENOENT, field: "/process/args", hint: "the path is looked up inside the rootfs, with PATH of /process/env"},
+	{cause: syscall.EACCES, field: "/process/args", hint: "check that the file is executable for /process/user, and that its mount is not noexec"},
+	{cause: syscall.ENOENT, field: "/mounts", hint: "the source of a bind mount must exist on the host; a relative one is looked up in the bundle"},
+	{cause: syscall.ENODEV, field: "/mounts", hint: "the kernel has no such filesystem type (see /proc/filesystems)"},
+	{cause: syscall.EINVAL, field: "/mounts", hint: "an option is unknown to this filesystem or has a bad value"},
+	{cause: syscall.EPERM, field: "/mounts", hint: "mounting this needs privileges over the namespace that owns it; a user namespace cannot mount every filesystem"},
+	{cause: syscall.ENOENT, field: "/root", hint: "root.path is relative to the bundle directory"},
+	{cause: syscall.EPERM, field: "/process/rlimits", hint: "raising a hard limit needs CAP_SYS_RESOURCE"},
+	{cause: syscall.EACCES, field: "/process/oomScoreAdj", hint: "lowering oom_score_adj needs CAP_SYS_RESOURCE"},
+	{cause: syscall.ENOENT, field: "/linux/sysctl", hint: "this kernel has no such setting, or a module is not loaded"},
+	{cause: syscall.EPERM, field: "/linux/namespaces", hint: "creating or joining this namespace needs CAP_SYS_ADMIN, or a user namespace"},
+	{cause: syscall.ENOSPC, field: "/linux/namespaces", hint: "a limit in /proc/sys/user/max_*_namespaces is reached"},
+	{cause: syscall.ENOENT, field: "/linux/namespaces", hint: "the namespace file does not exist; was the process or mount that held it removed?"},
+	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},
+	{cause: syscall.EROFS, hint: "the file system is mounted read-only"},
+	{cause: syscall.ENOSPC, hint: "no space left: free some, or point --root to another file system"},
+	{cause: syscall.EAGAIN, hint: "a limit on processes is reached: ulimit -u, pids.max or kernel.pid_max"},
+}
+
+func hint(e *Error) string {
+	text := e.Err.Error()
+	for _, h := range hints {
+		if h.cause != nil && !errors.Is(e.Err, h.cause) {
+			continue
+		}
+		if !strings.HasPrefix(e.Field, h.field) || !strings.Contains(text, h.text) {
+			continue
+		}
+		return h.hint
+	}
+	return ""
+}

@@ -1,0 +1,321 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	goruntime "runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
+	"golang.org/x/sys/unix"
+)
+
+// initName is argv[0] of the re-executed child; no user types it.
+const initName = "husk-init"
+
+// Init must be the first call in the main function of every program that creates
+// containers through this package. In the program itself it returns at once; in the
+// copy of the program that Create starts as a container's init it never returns.
+func Init() {
+	if len(os.Args) != 2 || os.Args[0] != initName {
+		return
+	}
+	goruntime.LockOSThread()
+	debug.SetGCPercent(-1)
+	namespaces.RestoreNofile()
+	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(parseFD(os.Args[1]))}
+	i.umask = unix.Umask(0)
+	i.main()
+	os.Exit(1)
+}
+
+func parseFD(s string) (fd int) {
+	for _, c := range []byte(s) {
+		fd = fd*10 + int(c-'0')
+	}
+	return fd
+}
+
+// initer is the container's init before execve: the interpreter of the plan. It is
+// one locked thread that makes raw system calls; a goroutine or a blocking call that
+// wakes another thread could fail under the container's own pids limit.
+type initer struct {
+	conn *namespaces.Conn
+	root *rootfs.Root
+	fds  []int // descriptors of the current batch that no step has taken yet
+
+	listen, lock int    // start's listening socket; lock held until execve
+	home         string // value of HOME, "" when the config sets it
+	umask        int    // the caller's
+	announced    bool   // EXEC was sent
+}
+
+// main receives batches of steps and runs them until execve or an error.
+func (i *initer) main() {
+	// Cleared by the change of ids before this program ran.
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	for {
+		kind, payload, fds, err := i.conn.Recv(time.Time{})
+		if err != nil || kind != msgPlan {
+			return // the parent died: nothing to report, and nobody to report to
+		}
+		i.fds = fds
+		steps, err := decodeSteps(payload)
+		if err != nil {
+			i.report(&Step{}, err)
+			return
+		}
+		for k := range steps {
+			if err := i.apply(&steps[k]); err != nil {
+				i.report(&steps[k], err)
+				return
+			}
+		}
+	}
+}
+
+// report sends what failed as facts: field, path, text and errno. It writes instead of
+// sending because a seccomp filter that is already loaded more often allows write(2).
+func (i *initer) report(s *Step, err error) {
+	var errno unix.Errno
+	text := err.Error()
+	if errors.As(err, &errno) {
+		text = strings.TrimSuffix(strings.TrimSuffix(text, errno.Error()), ": ")
+	}
+	path := ""
+	if s.Mount != nil {
+		path = s.Mount.Target
+	}
+	packet := namespaces.EncodeError(uint32(s.Op), errno, s.Field+"\x00"+path+"\x00"+text)
+	_, _ = unix.Write(i.conn.FD(), append([]byte{namespaces.KindError, 0}, packet...))
+}
+
+// take gives the next descriptor that came with the batch, -1 when there is none.
+func (i *initer) take() int {
+	if len(i.fds) == 0 {
+		return -1
+	}
+	fd := i.fds[0]
+	i.fds = i.fds[1:]
+	return fd
+}
+
+func (i *initer) apply(s *Step) error {
+	switch s.Op {
+	case opRootfs:
+		fd := -1
+		if s.Mount.FD {
+			fd = i.take()
+		}
+		return i.root.Apply(s.Mount, fd)
+	case opLoopback:
+		return namespaces.LoopbackUp()
+	case opHostname:
+		return unix.Sethostname([]byte(s.Args[0]))
+	case opDomainname:
+		return unix.Setdomainname([]byte(s.Args[0]))
+	case opKeyring:
+		return joinKeyring(s.Args[0])
+	case opOutside:
+		return i.outside()
+	case opHook:
+		return i.hook(s)
+	case opSysctl:
+		return i.root.Proc().Sysctl(s.Args[0], s.Args[1])
+	case opCwd:
+		return i.makeCwd(s.Args[0])
+	case opHome:
+		return i.findHome(s.Nums[0])
+	case opLookup:
+		return i.lookup(s.Args[0], s.Args[1])
+	case opReady:
+		return i.ready()
+	case opNoProcess:
+		return errors.New("there is no process to start")
+	default:
+		return i.applyProcess(s)
+	}
+}
+
+// outside lets the parent run its hooks while everything is mounted and nothing pivoted.
+func (i *initer) outside() error {
+	if err := i.conn.Send(msgHooks, nil); err != nil {
+		return err
+	}
+	kind, _, _, err := i.conn.Recv(time.Time{})
+	if err != nil || kind != msgResume {
+		os.Exit(1)
+	}
+	return nil
+}
+
+// hook runs a createContainer or startContainer hook here, inside. The state that the
+// parent prepared lacks the pid, which in here is that of the container's PID namespace.
+func (i *initer) hook(s *Step) error {
+	n := int(s.Nums[1])
+	state := appendPid([]byte(s.Args[0]), os.Getpid())
+	return runHook(&hookCall{
+		path: s.Args[1], args: s.Args[2 : 2+n], env: s.Args[2+n:], state: state,
+		timeout: time.Duration(s.Nums[0]) * time.Second,
+	})
+}
+
+func (i *initer) makeCwd(dir string) error {
+	fd, err := i.root.MkdirAll(dir, 0o755)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+func (i *initer) findHome(uid int64) error {
+	i.home = "/"
+	if home := i.root.Home(uint32(uid)); home != "" {
+		i.home = home
+	}
+	return nil
+}
+
+// lookup finds the program as execvp(3) will, so that a missing one fails at create,
+// where engines expect it, in the words that they look for.
+func (i *initer) lookup(name, path string) error {
+	if strings.Contains(name, "/") {
+		if err := unix.Faccessat(unix.AT_FDCWD, name, unix.X_OK, 0); err != nil {
+			return fmt.Errorf("exec: %q: %w", name, &fs.PathError{Op: "stat", Path: name, Err: err})
+		}
+		return nil
+	}
+	cause := error(unix.ENOENT)
+	for dir := range strings.SplitSeq(path, ":") {
+		file := dir + "/" + name
+		var st unix.Stat_t
+		err := unix.Stat(file, &st)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+			err = unix.EACCES
+		}
+		if err == nil {
+			err = unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, 0)
+		}
+		if err == nil {
+			return nil
+		}
+		if err == unix.EACCES {
+			cause = err
+		}
+	}
+	return &notFoundError{name, cause}
+}
+
+// notFoundError is worded as moby, containerd and Podman match it.
+type notFoundError struct {
+	name string
+	err  error
+}
+
+func (e *notFoundError) Error() string {
+	if e.err == unix.EACCES {
+		return fmt.Sprintf("exec: %q: %s", e.name, e.err)
+	}
+	return fmt.Sprintf("exec: %q: executable file not found in $PATH", e.name)
+}
+
+func (e *notFoundError) Unwrap() error { return e.err }
+
+// ready ends create: from here on the init lives on its own, not as long as its parent.
+// Between READY and GO the parent's death still ends it, by EOF.
+func (i *initer) ready() error {
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+	var fds []int
+	if master := i.root.Master(); master >= 0 {
+		fds = append(fds, master)
+	}
+	if err := i.conn.Send(msgReady, nil, fds...); err != nil {
+		os.Exit(1)
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+	i.lock, i.listen = i.take(), i.take()
+	kind, payload, _, err := i.conn.Recv(time.Time{})
+	if err != nil || kind != msgGo || len(payload) != 1 {
+		os.Exit(1)
+	}
+	if payload[0] == goStart {
+		return nil
+	}
+	_ = i.conn.Close()
+	i.park()
+	return nil
+}
+
+// park waits for a start command. A connection that ends without START (a probe, or a
+// start that was killed) changes nothing.
+func (i *initer) park() {
+	for {
+		fd, _, err := unix.Accept4(i.listen, unix.SOCK_CLOEXEC)
+		if err != nil {
+			if err == unix.EINTR || err == unix.ECONNABORTED {
+				continue
+			}
+			os.Exit(1)
+		}
+		i.conn = namespaces.FromFD(fd)
+		kind, _, _, err := i.conn.Recv(time.Now().Add(10 * time.Second))
+		if err == nil && kind == msgStart {
+			_ = unix.Close(i.listen)
+			return
+		}
+		_ = i.conn.Close()
+	}
+}
+
+// applyProcess runs the steps of start on the thread that will execve.
+func (i *initer) applyProcess(s *Step) error {
+	switch s.Op {
+	case opAffinity:
+		return allowEveryCPU()
+	case opRlimit:
+		return setRlimit(s)
+	case opStdio:
+		return ownStdio(uint32(s.Nums[0]))
+	case opChdir:
+		return chdir(s.Args[0], len(s.Nums) > 0)
+	case opSeccomp:
+		i.announce()
+		_, err := seccomp.Install(&seccomp.Filter{BPF: []byte(s.Args[0]), Flags: uint32(s.Nums[0])})
+		return err
+	case opBounding:
+		return dropBounding(s.Nums[0])
+	case opUser:
+		return become(s.Nums)
+	case opCaps:
+		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
+	case opAmbient:
+		raiseAmbient(s.Nums[0])
+		return nil
+	case opUmask:
+		i.setUmask(s.Nums[0])
+		return nil
+	case opNoNewPrivs:
+		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	case opExec:
+		return i.execute(s)
+	}
+	return fmt.Errorf("unknown operation %d", s.Op)
+}
+
+// announce tells start that only execve is left. EOF after it means success; EOF
+// without it means that the init died. It goes out before a filter can forbid it.
+func (i *initer) announce() {
+	if !i.announced {
+		i.announced = true
+		_ = i.conn.Send(msgExec, nil)
+	}
+}

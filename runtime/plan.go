@@ -1,0 +1,507 @@
+package runtime
+
+import (
+	"encoding/json/v2"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Op says what a Step does. The steps up to opReady run at create, the later ones at start.
+type Op uint8
+
+const (
+	opRootfs     Op = iota + 1 // Mount: a step of package rootfs
+	opLoopback                 // bring lo up
+	opHostname                 // Args: name
+	opDomainname               // Args: name
+	opKeyring                  // Args: name of the session keyring
+	opOutside                  // let the parent run prestart and createRuntime hooks
+	opHook                     // Args: state, path, args…, env…; Nums: timeout in seconds, len(args)
+	opSysctl                   // Args: key, value
+	opCwd                      // Args: directory, created if missing
+	opHome                     // Nums: uid whose home directory becomes HOME
+	opLookup                   // Args: program, value of PATH
+	opReady                    // tell the parent; wait for start
+	opNoProcess                // the config has no process: start fails
+	opAffinity                 // run on every CPU, whatever the caller was bound to
+	opRlimit                   // Args: name; Nums: resource, soft, hard
+	opStdio                    // Nums: uid that shall own pipes on stdin, stdout, stderr
+	opChdir                    // Args: directory; Nums: 1 when it may fail for now
+	opSeccomp                  // Args: filter; Nums: flags
+	opBounding                 // Nums: capability mask to keep
+	opUser                     // Nums: uid, gid, supplementary gids…
+	opCaps                     // Nums: effective, permitted, inheritable masks
+	opAmbient                  // Nums: mask
+	opUmask                    // Nums: mask
+	opNoNewPrivs               //
+	opExec                     // Args: args…, env…; Nums: len(args), number of inherited descriptors
+)
+
+// Step is one thing the container's init does, and the config field it comes from.
+type Step struct {
+	Op    Op
+	Field string // JSON pointer
+	Args  []string
+	Nums  []int64
+	Mount *rootfs.Step // of opRootfs
+}
+
+// Plan is everything that create does for a bundle, compiled from its config without
+// touching anything: what the parent prepares, and the steps the init runs in order.
+type Plan struct {
+	Spawn    namespaces.Config // what to create; Joined holds the paths to join
+	Joined   []specs.LinuxNamespace
+	Cgroup   string // path below the cgroup2 mount
+	Groups   []string
+	Limits   []cgroups.Limit
+	Devices  cgroups.Program
+	Steps    []Step
+	Warnings []string
+
+	config  *Config
+	outside int // hooks that the parent runs during create
+}
+
+// PlanOptions are the parts of a plan that the command line decides.
+type PlanOptions struct {
+	NoPivot      bool
+	NoNewKeyring bool
+	Inherit      int      // descriptors from 3 on that the process keeps
+	Env          []string // added to the process's environment (LISTEN_FDS)
+	Filter       func(profile []byte) (*seccomp.Filter, error)
+}
+
+// AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
+// config gives none, as the spec has it; otherwise such a process gets 0022.
+const AnnotationUmask = "run.husk.umask"
+
+// namespaceTypes is ordered as /proc/PID/ns lists are read: user last, for it changes the rights over the others.
+var namespaceTypes = []struct {
+	name specs.LinuxNamespaceType
+	flag uintptr
+}{
+	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC},
+	{specs.MountNamespace, unix.CLONE_NEWNS},
+	{specs.NetworkNamespace, unix.CLONE_NEWNET},
+	{specs.PIDNamespace, unix.CLONE_NEWPID},
+	{specs.TimeNamespace, unix.CLONE_NEWTIME},
+	{specs.UTSNamespace, unix.CLONE_NEWUTS},
+	{specs.UserNamespace, unix.CLONE_NEWUSER},
+}
+
+func namespaceFlag(t specs.LinuxNamespaceType) uintptr {
+	for _, n := range namespaceTypes {
+		if n.name == t {
+			return n.flag
+		}
+	}
+	return 0
+}
+
+// Compile turns a validated config into a plan for the container id. It reads and
+// changes nothing on the host.
+func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
+	p := &Plan{config: c}
+	linux := c.Spec.Linux
+	if linux == nil {
+		linux = &specs.Linux{}
+	}
+	p.namespaces(linux)
+	if err := p.cgroup(linux, id); err != nil {
+		return nil, err
+	}
+	before, after, err := rootfs.Compile(c.Spec, p.rootfsOptions(o))
+	if err != nil {
+		return nil, fieldError(err)
+	}
+	p.boot(linux, id, o, before)
+	p.settle(linux, after)
+	p.add(opReady, "")
+	return p, p.process(linux, o)
+}
+
+func (p *Plan) add(op Op, field string, args ...string) *Step {
+	p.Steps = append(p.Steps, Step{Op: op, Field: field, Args: args})
+	return &p.Steps[len(p.Steps)-1]
+}
+
+func (p *Plan) addNums(op Op, field string, nums ...int64) *Step {
+	s := p.add(op, field)
+	s.Nums = nums
+	return s
+}
+
+func (p *Plan) namespaces(linux *specs.Linux) {
+	for _, n := range linux.Namespaces {
+		if n.Path != "" {
+			p.Joined = append(p.Joined, n)
+		} else {
+			p.Spawn.New |= namespaceFlag(n.Type)
+		}
+	}
+	if p.Spawn.New&unix.CLONE_NEWUSER != 0 {
+		p.Spawn.UIDMaps, p.Spawn.GIDMaps = linux.UIDMappings, linux.GIDMappings
+	}
+	if p.Spawn.New&unix.CLONE_NEWTIME != 0 {
+		p.Spawn.TimeOffsets = linux.TimeOffsets
+	}
+}
+
+func (p *Plan) isNew(flag uintptr) bool { return p.Spawn.New&flag != 0 }
+
+// owned says whether the container has a namespace of this kind for itself: a new or a joined one.
+func (p *Plan) owned(t specs.LinuxNamespaceType) bool {
+	return p.isNew(namespaceFlag(t)) ||
+		slices.ContainsFunc(p.Joined, func(n specs.LinuxNamespace) bool { return n.Type == t })
+}
+
+func (p *Plan) cgroup(linux *specs.Linux, id string) (err error) {
+	if p.Cgroup, err = cgroups.Path(linux.CgroupsPath, id); err != nil {
+		return at("/linux/cgroupsPath", linux.CgroupsPath, err)
+	}
+	p.Limits, p.Groups, p.Warnings, err = cgroups.Compile(linux.Resources)
+	if err != nil {
+		return fieldError(err)
+	}
+	var rules []specs.LinuxDeviceCgroup
+	if linux.Resources != nil {
+		rules = linux.Resources.Devices
+	}
+	if p.Devices, err = cgroups.CompileDevices(rules); err != nil {
+		return fieldError(err)
+	}
+	return nil
+}
+
+func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
+	return rootfs.Options{
+		Bundle:     p.config.Bundle,
+		Mounts:     p.isNew(unix.CLONE_NEWNS),
+		UserNS:     p.owned(specs.UserNamespace),
+		CgroupNS:   p.owned(specs.CgroupNamespace),
+		NetNS:      p.owned(specs.NetworkNamespace),
+		PidNS:      p.owned(specs.PIDNamespace),
+		NoPivot:    o.NoPivot,
+		Privileged: unix.Geteuid() == 0,
+	}
+}
+
+// boot adds the steps up to and including the hooks that run before the pivot.
+func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootfs.Step) {
+	spec := p.config.Spec
+	if !o.NoNewKeyring {
+		p.add(opKeyring, "", "_ses."+id)
+	}
+	if p.isNew(unix.CLONE_NEWNET) {
+		p.add(opLoopback, "/linux/namespaces")
+	}
+	if spec.Hostname != "" {
+		p.add(opHostname, "/hostname", spec.Hostname)
+	}
+	if spec.Domainname != "" {
+		p.add(opDomainname, "/domainname", spec.Domainname)
+	}
+	p.rootfs(before)
+	hooks := hooksOf(spec)
+	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
+		p.add(opOutside, "/hooks")
+	}
+	p.hooks("createContainer", hooks.CreateContainer, specs.StateCreating, id)
+}
+
+// settle adds the pivot and what makes the new root final. What still writes comes
+// before the root may become read-only.
+func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
+	p.sysctls(linux.Sysctl)
+	proc := p.config.Spec.Process
+	if proc == nil {
+		p.rootfs(after)
+		return
+	}
+	p.add(opCwd, "/process/cwd", proc.Cwd)
+	p.rootfs(after)
+	path, home := searchPath(proc.Env)
+	if !home {
+		p.addNums(opHome, "/process/user/uid", int64(proc.User.UID))
+	}
+	// A startContainer hook may yet make the program.
+	if len(hooksOf(p.config.Spec).StartContainer) == 0 {
+		p.add(opLookup, "/process/args/0", proc.Args[0], path)
+	}
+}
+
+func (p *Plan) rootfs(steps []rootfs.Step) {
+	for i := range steps {
+		p.Steps = append(p.Steps, Step{Op: opRootfs, Field: steps[i].Field, Mount: &steps[i]})
+	}
+}
+
+func (p *Plan) sysctls(settings map[string]string) {
+	keys := make([]string, 0, len(settings))
+	for k := range settings {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		p.add(opSysctl, pointer("/linux/sysctl", k), k, settings[k])
+	}
+}
+
+func (p *Plan) hooks(name string, hooks []specs.Hook, status specs.ContainerState, id string) {
+	for i, h := range hooks {
+		state := hookState(p.config.Spec.Version, id, status, p.config.Bundle, p.config.Spec.Annotations)
+		args := append([]string{string(state), h.Path}, h.Args...)
+		s := p.add(opHook, pointer("/hooks", name, strconv.Itoa(i)), append(args, h.Env...)...)
+		s.Nums = []int64{hookTimeout(h), int64(len(h.Args))}
+	}
+}
+
+// process adds the steps of start, in the order of privilege: what needs rights comes
+// before they go, and the filter is last unless only a privileged process may load it.
+func (p *Plan) process(linux *specs.Linux, o PlanOptions) error {
+	proc := p.config.Spec.Process
+	if proc == nil {
+		p.add(opNoProcess, "/process")
+		return nil
+	}
+	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, "")
+	p.addNums(opAffinity, "")
+	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
+	p.add(opChdir, "/process/cwd", proc.Cwd).Nums = []int64{1}
+	filter, err := p.filter(linux, o)
+	if err != nil {
+		return err
+	}
+	if filter != nil && !proc.NoNewPrivileges {
+		p.Steps = append(p.Steps, *filter)
+	}
+	p.identity(proc)
+	p.umask(proc)
+	for i, r := range proc.Rlimits {
+		s := p.add(opRlimit, pointer("/process/rlimits", strconv.Itoa(i)), r.Type)
+		s.Nums = []int64{int64(rlimitResource(r.Type)), int64(r.Soft), int64(r.Hard)}
+	}
+	p.add(opChdir, "/process/cwd", proc.Cwd)
+	if proc.NoNewPrivileges {
+		p.add(opNoNewPrivs, "/process/noNewPrivileges")
+		if filter != nil {
+			p.Steps = append(p.Steps, *filter)
+		}
+	}
+	env := append(slices.Clip(proc.Env), o.Env...)
+	s := p.add(opExec, "/process/args/0", append(slices.Clip(proc.Args), env...)...)
+	s.Nums = []int64{int64(len(proc.Args)), int64(o.Inherit)}
+	return nil
+}
+
+func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
+	if len(p.config.Seccomp) == 0 || o.Filter == nil {
+		return nil, nil
+	}
+	f, err := o.Filter(p.config.Seccomp)
+	if err != nil {
+		return nil, fieldError(err)
+	}
+	if f == nil {
+		return nil, nil
+	}
+	p.Warnings = append(p.Warnings, f.Warnings...)
+	return &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{string(f.BPF)}, Nums: []int64{int64(f.Flags)}}, nil
+}
+
+// umask: unset means unchanged in the spec, but every image was made where runc and
+// crun set 0022, and daemons run under masks of their own: so inheriting it must be
+// asked for.
+func (p *Plan) umask(proc *specs.Process) {
+	switch {
+	case proc.User.Umask != nil:
+		p.addNums(opUmask, "/process/user/umask", int64(*proc.User.Umask))
+	case p.config.Spec.Annotations[AnnotationUmask] == "inherit":
+		p.addNums(opUmask, pointer("/annotations", AnnotationUmask), -1)
+	default:
+		p.addNums(opUmask, "/process/user/umask", 0o022)
+	}
+}
+
+// identity adds bounding set, ids and capability sets.
+func (p *Plan) identity(proc *specs.Process) {
+	caps := proc.Capabilities
+	if caps == nil {
+		caps = &specs.LinuxCapabilities{}
+	}
+	const field = "/process/capabilities"
+	p.addNums(opBounding, field+"/bounding", capMask(caps.Bounding))
+	if !p.isNew(unix.CLONE_NEWUSER) || len(p.Spawn.UIDMaps) > 0 {
+		ids := []int64{int64(proc.User.UID), int64(proc.User.GID)}
+		for _, g := range proc.User.AdditionalGids {
+			ids = append(ids, int64(g))
+		}
+		p.addNums(opUser, "/process/user", ids...)
+	}
+	p.addNums(opCaps, field, capMask(caps.Effective), capMask(caps.Permitted), capMask(caps.Inheritable))
+	if ambient := capMask(caps.Ambient); ambient != 0 {
+		p.addNums(opAmbient, field+"/ambient", ambient)
+	}
+}
+
+// searchPath returns the value of PATH that the process will have (the last one wins,
+// as in execvp's getenv after duplicates are gone) and whether HOME is set.
+func searchPath(env []string) (path string, home bool) {
+	path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+		home = home || strings.HasPrefix(kv, "HOME=") && kv != "HOME="
+	}
+	return path, home
+}
+
+func hooksOf(spec *specs.Spec) *specs.Hooks {
+	if spec.Hooks == nil {
+		return &specs.Hooks{}
+	}
+	return spec.Hooks
+}
+
+// pointer appends reference tokens to a JSON pointer, escaped as RFC 6901 has it.
+func pointer(base string, tokens ...string) string {
+	for _, t := range tokens {
+		base += "/" + strings.ReplaceAll(strings.ReplaceAll(t, "~", "~0"), "/", "~1")
+	}
+	return base
+}
+
+// Line is one line of a printed plan.
+type Line struct {
+	Phase string `json:"phase"` // "parent", "create" or "start"
+	Field string `json:"field"` // JSON pointer of the config field, "" for what the spec always asks for
+	Text  string `json:"text"`
+}
+
+// Lines describes the whole plan in the order in which it happens.
+func (p *Plan) Lines() []Line {
+	lines := []Line{{"parent", "/linux/cgroupsPath", "create cgroup " + p.Cgroup}}
+	for _, j := range p.Joined {
+		lines = append(lines, Line{"parent", "/linux/namespaces", fmt.Sprintf("join %s namespace %s", j.Type, j.Path)})
+	}
+	for i, n := range p.config.Spec.Linux.Namespaces {
+		if n.Path == "" {
+			lines = append(lines, Line{"parent", fmt.Sprintf("/linux/namespaces/%d", i), "new " + string(n.Type) + " namespace"})
+		}
+	}
+	for i, m := range p.Spawn.UIDMaps {
+		lines = append(lines, Line{"parent", fmt.Sprintf("/linux/uidMappings/%d", i), fmt.Sprintf("map uids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)})
+	}
+	for i, m := range p.Spawn.GIDMaps {
+		lines = append(lines, Line{"parent", fmt.Sprintf("/linux/gidMappings/%d", i), fmt.Sprintf("map gids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)})
+	}
+	for _, l := range p.Limits {
+		lines = append(lines, Line{"parent", l.Field, fmt.Sprintf("write %q to %s", l.Value, l.File)})
+	}
+	lines = append(lines, Line{"parent", "/linux/resources/devices", "attach the device program"})
+	phase := "create"
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		lines = append(lines, Line{phase, s.Field, s.String()})
+		if s.Op == opReady {
+			phase = "start"
+		}
+	}
+	return lines
+}
+
+// Write prints the plan, one step a line, as text or as a JSON array.
+func (p *Plan) Write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		if err := json.MarshalWrite(w, p.Lines()); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, "\n")
+		return err
+	}
+	for _, l := range p.Lines() {
+		if _, err := fmt.Fprintf(w, "%-6s  %-32s  %s\n", l.Phase, l.Field, l.Text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// String says in words what the step does.
+func (s *Step) String() string {
+	switch s.Op {
+	case opRootfs:
+		return s.Mount.String()
+	case opLoopback:
+		return "bring interface lo up"
+	case opHostname:
+		return "set host name " + s.Args[0]
+	case opDomainname:
+		return "set domain name " + s.Args[0]
+	case opKeyring:
+		return "join session keyring " + s.Args[0]
+	case opOutside:
+		return "run prestart and createRuntime hooks in the runtime's namespaces"
+	case opHook:
+		return "run hook " + s.Args[1]
+	case opSysctl:
+		return fmt.Sprintf("set sysctl %s = %s", s.Args[0], s.Args[1])
+	case opCwd:
+		return "make directory " + s.Args[0] + " if missing"
+	case opHome:
+		return fmt.Sprintf("set HOME to the home directory of uid %d", s.Nums[0])
+	case opLookup:
+		return "find executable " + s.Args[0]
+	case opReady:
+		return "report ready and wait for start"
+	case opNoProcess:
+		return "fail: there is no process to start"
+	case opAffinity:
+		return "allow every CPU"
+	case opRlimit:
+		return fmt.Sprintf("set %s to %s:%s", s.Args[0], limitText(s.Nums[1]), limitText(s.Nums[2]))
+	case opStdio:
+		return fmt.Sprintf("give pipes on stdin, stdout and stderr to uid %d", s.Nums[0])
+	case opChdir:
+		return "change directory to " + s.Args[0]
+	case opSeccomp:
+		return fmt.Sprintf("install seccomp filter of %d instructions", len(s.Args[0])/8)
+	case opBounding:
+		return "limit bounding capabilities to " + capList(s.Nums[0])
+	case opUser:
+		return fmt.Sprintf("become uid %d, gid %d, groups %v", s.Nums[0], s.Nums[1], s.Nums[2:])
+	case opCaps:
+		return fmt.Sprintf("set capabilities: effective %s; permitted %s; inheritable %s", capList(s.Nums[0]), capList(s.Nums[1]), capList(s.Nums[2]))
+	case opAmbient:
+		return "raise ambient capabilities " + capList(s.Nums[0])
+	case opUmask:
+		if s.Nums[0] < 0 {
+			return "keep the caller's umask"
+		}
+		return fmt.Sprintf("set umask %04o", s.Nums[0])
+	case opNoNewPrivs:
+		return "forbid gaining privileges by execve"
+	case opExec:
+		return "execute " + strings.Join(s.Args[:s.Nums[0]], " ")
+	}
+	return fmt.Sprintf("operation %d", s.Op)
+}
+
+func limitText(n int64) string {
+	if n == -1 {
+		return "unlimited"
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}

@@ -1,0 +1,296 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// joinKeyring gives the thread a new session keyring, so that the container cannot
+// reach the caller's keys. Kernels without keyrings have nothing to reach; a user who
+// is over the key quota would not get one at all.
+func joinKeyring(name string) error {
+	_, err := unix.KeyctlJoinSessionKeyring(name)
+	if err == unix.ENOSYS {
+		return nil
+	}
+	return os.NewSyscallError("join session keyring", err)
+}
+
+// allowEveryCPU undoes the affinity of whoever called husk. The mask is as wide as any
+// kernel's; the cpuset of the cgroup still holds.
+func allowEveryCPU() error {
+	var mask [8192]byte
+	for k := range mask {
+		mask[k] = 0xff
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask)))
+	// EINVAL: the cpuset allows none of the CPUs that the thread may use; it then runs
+	// where the cpuset says.
+	if errno != 0 && errno != unix.EINVAL {
+		return os.NewSyscallError("sched_setaffinity", errno)
+	}
+	return nil
+}
+
+// setRlimit sets one limit. The parent has raised the hard limits that needed it, so
+// this only ever lowers, which needs no privilege.
+func setRlimit(s *Step) error {
+	limit := unix.Rlimit{Cur: uint64(s.Nums[1]), Max: uint64(s.Nums[2])}
+	err := unix.Prlimit(0, int(s.Nums[0]), &limit, nil)
+	if err != nil {
+		return fmt.Errorf("set %s to %d:%d: %w", s.Args[0], limit.Cur, limit.Max, err)
+	}
+	return nil
+}
+
+// ownStdio gives pipes on stdin, stdout and stderr to the container's user, who could
+// otherwise not reopen them as /dev/stdout. Files, sockets and terminals stay as they
+// are: they belong to the caller.
+func ownStdio(uid uint32) error {
+	for fd := range 3 {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid == uid {
+			continue
+		}
+		err := unix.Fchown(fd, int(uid), -1)
+		// EINVAL, EPERM: the user namespace does not map the pipe's owner.
+		if err != nil && err != unix.EINVAL && err != unix.EPERM && err != unix.EROFS {
+			return os.NewSyscallError("fchown", err)
+		}
+	}
+	return nil
+}
+
+// chdir enters dir and checks that it is inside: a descriptor of the host that a
+// careless caller leaked could be reached as /proc/self/fd/N (CVE-2024-21626), and the
+// kernel then answers getcwd with "(unreachable)". Before the change of ids EACCES may
+// be tolerated, because only the user may have the right to enter (and not root, on
+// network file systems).
+func chdir(dir string, tolerant bool) error {
+	if err := unix.Chdir(dir); err != nil {
+		if tolerant && err == unix.EACCES {
+			return nil
+		}
+		return &fs.PathError{Op: "chdir", Path: dir, Err: err}
+	}
+	var buf [unix.PathMax]byte
+	n, _, errno := unix.RawSyscall(unix.SYS_GETCWD, uintptr(unsafe.Pointer(&buf)), uintptr(len(buf)), 0)
+	if errno != 0 {
+		return &fs.PathError{Op: "getcwd", Path: dir, Err: errno}
+	}
+	if n == 0 || buf[0] != '/' {
+		return fmt.Errorf("%s is outside of the container's root: %w", dir, unix.EXDEV)
+	}
+	return nil
+}
+
+// become changes to uid nums[0], gid nums[1] and the groups that follow. The raw calls
+// concern this thread alone, which is the one that will execve; capabilities survive
+// the change until setCaps.
+func become(nums []int64) error {
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	groups := make([]uint32, len(nums)-2)
+	for k := range groups {
+		groups[k] = uint32(nums[k+2])
+	}
+	if err := setGroups(groups); err != nil {
+		return err
+	}
+	gid, uid := uintptr(nums[1]), uintptr(nums[0])
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); errno != 0 {
+		return fmt.Errorf("setresgid %d: %w", gid, errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+		return fmt.Errorf("setresuid %d: %w", uid, errno)
+	}
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0))
+}
+
+// setGroups: a user namespace made without privilege forbids setgroups, and then an
+// empty list cannot be asked for; the caller's groups show as nogroup.
+func setGroups(groups []uint32) error {
+	var p unsafe.Pointer
+	if len(groups) > 0 {
+		p = unsafe.Pointer(&groups[0])
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(p), 0)
+	if errno == 0 || errno == unix.EPERM && len(groups) == 0 && setgroupsDenied() {
+		return nil
+	}
+	return fmt.Errorf("setgroups %v: %w", groups, errno)
+}
+
+func setgroupsDenied() bool {
+	b, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.HasPrefix(string(b), "deny")
+}
+
+func (i *initer) setUmask(mask int64) {
+	if mask < 0 {
+		mask = int64(i.umask)
+	}
+	unix.Umask(int(mask))
+}
+
+// execute replaces the init by the container's process. Everything it needs is
+// allocated before the descriptors go. They are closed, not just close-on-exec:
+// execve resolves its path before close-on-exec takes effect, so a path through
+// /proc/self/fd could otherwise reach the host (CVE-2024-21626). Only the connection
+// stays, to carry the errno or, by its EOF, the success.
+func (i *initer) execute(s *Step) error {
+	argc, inherit := int(s.Nums[0]), int(s.Nums[1])
+	env := environment(s.Args[argc:], i.home)
+	argv, err := syscall.SlicePtrFromStrings(s.Args[:argc])
+	if err != nil {
+		return err
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	path, _ := searchPath(env)
+	files := candidates(s.Args[0], path)
+	paths, err := syscall.SlicePtrFromStrings(files)
+	if err != nil {
+		return err
+	}
+	i.announce()
+	closeAllBut(3+inherit, i.conn.FD())
+	best, errno := 0, unix.ENOENT
+	for k := range files {
+		_, _, e := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(paths[k])),
+			uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+		if e == unix.ENOENT && unix.Access(files[k], unix.F_OK) == nil {
+			return &fs.PathError{Op: "exec", Path: files[k], Err: interpreterError{}}
+		}
+		if e != unix.ENOENT && e != unix.ENOTDIR || len(files) == 1 {
+			best, errno = k, e
+		}
+		if e != unix.ENOENT && e != unix.ENOTDIR && e != unix.EACCES {
+			break
+		}
+	}
+	if errno == unix.ENOENT && len(files) > 1 {
+		return &notFoundError{s.Args[0], errno}
+	}
+	return &fs.PathError{Op: "exec", Path: files[best], Err: errno}
+}
+
+// interpreterError is ENOENT for a file that does exist.
+type interpreterError struct{}
+
+func (interpreterError) Error() string { return "its interpreter: " + unix.ENOENT.Error() }
+func (interpreterError) Unwrap() error { return unix.ENOENT }
+
+// candidates lists the files that execvp(3) would try.
+func candidates(name, path string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	var files []string
+	for dir := range strings.SplitSeq(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		files = append(files, dir+"/"+name)
+	}
+	return files
+}
+
+// environment keeps the last of duplicate variables and adds HOME if it is missing.
+func environment(env []string, home string) []string {
+	out := make([]string, 0, len(env)+1)
+	for k, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		last := true
+		for _, later := range env[k+1:] {
+			if len(later) > len(name) && later[len(name)] == '=' && later[:len(name)] == name {
+				last = false
+				break
+			}
+		}
+		if last && !(home != "" && name == "HOME") {
+			out = append(out, kv)
+		}
+	}
+	if home != "" {
+		out = append(out, "HOME="+home)
+	}
+	return out
+}
+
+// closeAllBut closes every descriptor from first on, save keep.
+func closeAllBut(first, keep int) {
+	if keep < first {
+		_ = unix.CloseRange(uint(first), ^uint(0)>>33, 0)
+		return
+	}
+	if keep > first {
+		_ = unix.CloseRange(uint(first), uint(keep-1), 0)
+	}
+	_ = unix.CloseRange(uint(keep+1), ^uint(0)>>33, 0)
+}
+
+// exitCode is the status a shell gives for a program that could not be executed: 127
+// if there is none, 126 if there is one that cannot be run. 0: err is about something else.
+func exitCode(field string, err error) int {
+	if !strings.HasPrefix(field, "/process/args") {
+		return 0
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return 127
+	}
+	return 126
+}
+
+// raiseLimits raises hard limits of the parked init that it could not raise itself
+// once it is in a user namespace. Soft limits stay as they are until execve.
+func raiseLimits(pid int, steps []Step) error {
+	for k := range steps {
+		s := &steps[k]
+		if s.Op != opRlimit {
+			continue
+		}
+		var have unix.Rlimit
+		if err := unix.Prlimit(pid, int(s.Nums[0]), nil, &have); err != nil {
+			return at(s.Field, s.Args[0], os.NewSyscallError("prlimit", err))
+		}
+		if uint64(s.Nums[2]) <= have.Max {
+			continue
+		}
+		want := unix.Rlimit{Cur: have.Cur, Max: uint64(s.Nums[2])}
+		if err := unix.Prlimit(pid, int(s.Nums[0]), &want, nil); err != nil {
+			return at(s.Field, s.Args[0], fmt.Errorf("raise the hard limit from %s to %s: %w",
+				limitText(int64(have.Max)), limitText(s.Nums[2]), err))
+		}
+	}
+	return nil
+}
+
+// setOOMScore writes oom_score_adj of the init from outside, because lowering it needs
+// a privilege that a user namespace takes away.
+func setOOMScore(pid int, score *int) error {
+	if score == nil {
+		return nil
+	}
+	file := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, strconv.AppendInt(nil, int64(*score), 10))
+		_ = unix.Close(fd)
+	}
+	if err != nil {
+		return at("/process/oomScoreAdj", "", fmt.Errorf("set to %d: %w", *score, err))
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package runtime
+
+import (
+	"os"
+	"os/signal"
+	goruntime "runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// RunOptions are what run decides beyond create.
+type RunOptions struct {
+	CreateOptions
+	Detach      bool // return as soon as the process runs
+	Keep        bool // do not delete the container when its process ends
+	NoSubreaper bool // leave the processes that the container orphans to the caller
+}
+
+// Run creates and starts a container and, unless detached, waits for its process,
+// forwards signals to it, and deletes the container. It returns the process's exit
+// status, 128+n if signal n killed it.
+func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	if !o.Detach && !o.NoSubreaper {
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	status, err = r.run(id, bundle, o)
+	return status, wrap("run", id, err)
+}
+
+func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
+	c, err := r.create(id, bundle, o.CreateOptions, true)
+	if err != nil {
+		return -1, err
+	}
+	if err = c.finish(goStart); err != nil {
+		return -1, err
+	}
+	defer c.close()
+	if err := awaitExec(c.conn, c.rec); err != nil {
+		removePidFile(o.PidFile, c.proc.PID)
+		c.undo()
+		return -1, err
+	}
+	if err := r.poststart(c.entry, c.rec); err != nil {
+		return -1, err
+	}
+	if o.Detach {
+		return 0, nil
+	}
+	return c.wait(o.Keep)
+}
+
+// wait stays with the process until it ends. The container's lock is released
+// meanwhile, so that others can handle it.
+func (c *creation) wait(keep bool) (int, error) {
+	pidfd := int(c.proc.FD.Fd())
+	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
+	stop := forwardSignals(pidfd)
+	err := waitReadable(pidfd, time.Time{})
+	stop()
+	if err != nil {
+		return -1, err
+	}
+	info, err := waitPidfd(pidfd)
+	if err != nil {
+		return -1, err
+	}
+	if !keep {
+		err = c.deleteAfterRun()
+	}
+	return info.exitStatus(), err
+}
+
+// deleteAfterRun deletes the container, unless somebody else did so meanwhile.
+func (c *creation) deleteAfterRun() error {
+	err := c.entry.lock()
+	if err == nil {
+		err = c.destroy(c.entry, c.rec)
+	}
+	if err == ErrNotExist {
+		err = nil
+	}
+	return err
+}
+
+// forwardSignals passes every signal that can be caught on to the process.
+func forwardSignals(pidfd int) (stop func()) {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				// SIGCHLD is about our children, SIGURG is the Go scheduler's own,
+				// SIGPIPE ours; SIGWINCH is the terminal's business.
+				n := s.(syscall.Signal)
+				if n != unix.SIGCHLD && n != unix.SIGURG && n != unix.SIGPIPE && n != unix.SIGWINCH {
+					_ = unix.PidfdSendSignal(pidfd, n, nil, 0)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(done) }
+}

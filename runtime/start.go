@@ -1,0 +1,112 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// startPatience is how long the parked init may take to answer start, hooks aside.
+const startPatience = 10 * time.Second
+
+// Start executes the process of a created container and returns when its execve has
+// succeeded, or failed: then the error tells why, and its Exit is 126 or 127. OCI
+// runtime-spec, runtime.md, "Start".
+func (r *Runtime) Start(id string) error { return wrap("start", id, r.start(id)) }
+
+func (r *Runtime) start(id string) error {
+	e, err := r.openLocked(id)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	rec, err := e.read()
+	if err != nil {
+		return err
+	}
+	switch status := rec.status(e); status {
+	case specs.StateCreated:
+	case specs.StateRunning:
+		return ErrRunning
+	case specs.StateStopped:
+		return ErrStopped
+	default:
+		return fmt.Errorf("cannot start a container that is %s", status)
+	}
+	if rec.NoProcess {
+		return at("/process", "", errors.New("there is no process to start"))
+	}
+	fd, err := e.dial()
+	if err != nil {
+		return err
+	}
+	conn := namespaces.FromFD(fd)
+	defer conn.Close()
+	if err := conn.Send(msgStart, nil); err != nil {
+		return err
+	}
+	_ = unix.Unlinkat(e.fd, startSock, 0)
+	if err := awaitExec(conn, rec); err != nil {
+		return err
+	}
+	return r.poststart(e, rec)
+}
+
+// awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
+// connection. EOF alone: the init died before.
+func awaitExec(conn *namespaces.Conn, rec *record) error {
+	deadline := rec.startDeadline()
+	announced := false
+	for {
+		kind, payload, _, err := conn.Recv(deadline)
+		switch {
+		case errors.Is(err, io.EOF) && announced:
+			return nil
+		case errors.Is(err, io.EOF):
+			return errors.New("the container's init died before it executed the process")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return &Error{
+				Err:  fmt.Errorf("the container's init (pid %d) did not answer within %s", rec.Init.PID, startPatience),
+				Hint: "is it stopped or frozen? husk delete --force removes the container",
+			}
+		case err != nil:
+			return err
+		case kind == msgExec:
+			announced = true
+		default:
+			return remoteError(kind, payload)
+		}
+	}
+}
+
+// startDeadline: startContainer hooks run in the init; one without a timeout may take any time.
+func (rec *record) startDeadline() time.Time {
+	total := startPatience
+	for _, seconds := range rec.StartHooks {
+		if seconds == 0 {
+			return time.Time{}
+		}
+		total += time.Duration(seconds) * time.Second
+	}
+	return time.Now().Add(total)
+}
+
+// poststart runs the poststart hooks. If one fails the container is stopped and
+// destroyed (since runtime-spec 1.3).
+func (r *Runtime) poststart(e *entry, rec *record) error {
+	state := appendPid(rec.hookState(specs.StateRunning), rec.Init.PID)
+	err := runHooks("poststart", rec.Poststart, state)
+	if err == nil {
+		return nil
+	}
+	if derr := r.destroy(e, rec); derr != nil {
+		r.warn("clean up after failed poststart hook: " + derr.Error())
+	}
+	return err
+}

@@ -1,0 +1,48 @@
+package runtime
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// siginfo is how a process ended.
+type siginfo struct {
+	code   int // exit status
+	signal int // signal that killed it, 0 if it exited
+}
+
+// exitStatus is what a shell reports.
+func (s siginfo) exitStatus() int {
+	if s.signal != 0 {
+		return 128 + s.signal
+	}
+	return s.code
+}
+
+// waitPidfd reaps the process behind a pidfd, which must be the caller's child.
+func waitPidfd(pidfd int) (siginfo, error) {
+	// siginfo_t of waitid: signo, errno, code, padding, pid, uid, status.
+	var raw struct {
+		signo, errno, code, _ int32
+		pid                   int32
+		uid                   uint32
+		status                int32
+		_                     [100]byte
+	}
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&raw)), unix.WEXITED, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return siginfo{}, os.NewSyscallError("waitid", errno)
+		}
+		const exited = 1 // CLD_EXITED
+		if raw.code == exited {
+			return siginfo{code: int(raw.status)}, nil
+		}
+		return siginfo{signal: int(raw.status)}, nil
+	}
+}
