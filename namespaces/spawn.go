@@ -1,0 +1,285 @@
+package namespaces
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	goruntime "runtime"
+	"slices"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The Go runtime keeps these two stable for programs that fork on their own
+// (go.dev/issue/67401). Between them no signal reaches this thread, and a
+// function that would grow the stack crashes instead.
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+// bootWait bounds the conversation with a child that is not past its gate.
+const bootWait = 30 * time.Second
+
+// What the two ends of the boot socket say to each other.
+const (
+	bootGate byte = iota + 1 // child: write my maps and offsets; parent: done
+	bootPID                  // child: this is the real child (+pidfd)
+)
+
+// Spawn starts c.Exe as a child in the namespaces and the cgroup of c, and
+// returns while it starts. A failure on the child's side from then on arrives
+// as a [KindError] message with [StepSpawn] on the parent's end of c.Child,
+// followed by io.EOF.
+//
+// The child is killed when the calling *thread* ends (PR_SET_PDEATHSIG), until
+// it decides otherwise: the caller must have called runtime.LockOSThread and
+// stay locked until the child no longer depends on it.
+func Spawn(c *Config) (*Process, error) {
+	if c.Child != nil {
+		defer c.Child.Close()
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("spawn: %w", err)
+	}
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+
+	h, boot, err := prepare(c)
+	if err != nil {
+		return nil, fmt.Errorf("spawn: %w", err)
+	}
+	if boot != nil {
+		defer boot.Close()
+	}
+	p, err := h.start()
+	if h.boot >= 0 {
+		unix.Close(int(h.boot))
+	}
+	goruntime.KeepAlive(c)
+	if err == nil && boot != nil {
+		p, err = c.attend(p, boot, h.stages)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("spawn: %w", err)
+	}
+	return p, nil
+}
+
+// prepare lays out everything that the child will need, since it cannot
+// allocate. It also returns our end of the boot socket, if one is needed.
+func prepare(c *Config) (*half, *Conn, error) {
+	h := &half{
+		conn: uintptr(c.Child.fd), target: uintptr(3 + c.Inherit), exe: c.Exe.Fd(), boot: -1,
+		maps: c.New&unix.CLONE_NEWUSER != 0 && len(c.UIDMaps)+len(c.GIDMaps) > 0,
+	}
+	h.setJoins(c.Join)
+	h.setFlags(c)
+	var err error
+	if h.argv, err = syscall.SlicePtrFromStrings(c.Args); err != nil {
+		return nil, nil, err
+	}
+	if h.envv, err = syscall.SlicePtrFromStrings(c.Env); err != nil {
+		return nil, nil, err
+	}
+	if c.Cgroup >= 0 {
+		h.args.flags |= unix.CLONE_INTO_CGROUP
+		h.args.cgroup = uint64(c.Cgroup)
+	}
+	var boot *Conn
+	if h.maps || h.stages {
+		ours, theirs, err := Pair()
+		if err != nil {
+			return nil, nil, err
+		}
+		boot, h.boot = ours, int32(theirs.fd)
+	}
+	h.setGaps(c.Inherit)
+	return h, boot, nil
+}
+
+func (h *half) setJoins(joins []Join) {
+	for _, n := range names {
+		for _, j := range joins {
+			// One of several types goes where its strongest belongs.
+			if j.Flag&n.flag == 0 || (j.Flag&unix.CLONE_NEWUSER != 0) != (n.flag == unix.CLONE_NEWUSER) {
+				continue
+			}
+			if slices.ContainsFunc(h.joins, func(k join) bool { return k.fd == uintptr(j.FD) && k.flag == j.Flag }) {
+				continue
+			}
+			user := n.flag == unix.CLONE_NEWUSER
+			h.joins = append(h.joins, join{fd: uintptr(j.FD), flag: j.Flag, user: user, text: "setns " + typeNames(j.Flag)})
+			h.joinsUser = h.joinsUser || user
+			h.joinsPID = h.joinsPID || j.Flag&unix.CLONE_NEWPID != 0
+		}
+	}
+}
+
+// setFlags decides on one or two stages and which of them makes what.
+func (h *half) setFlags(c *Config) {
+	offsets := len(c.TimeOffsets) > 0
+	newUser := c.New&unix.CLONE_NEWUSER != 0
+	h.ids = newUser || h.joinsUser
+	h.stages = h.joinsPID || h.joinsUser || offsets || newUser && len(h.joins) > 0
+	h.args.exitSignal = uint64(unix.SIGCHLD)
+	h.args.flags = unix.CLONE_PIDFD
+	h.args.pidfd = uint64(uintptr(unsafe.Pointer(&h.pidfd)))
+	// copy_cgroup_ns() roots a namespace made by clone at the *parent's*
+	// cgroup; the child unshares it once it is in its own.
+	h.late = c.New & unix.CLONE_NEWCGROUP
+	fresh := c.New &^ unix.CLONE_NEWCGROUP
+	if !h.stages {
+		h.args.flags |= uint64(fresh)
+		return
+	}
+	h.early = fresh & unix.CLONE_NEWUSER
+	if offsets {
+		// clone would freeze the offsets of a time namespace that it makes.
+		h.early |= fresh & unix.CLONE_NEWTIME
+	}
+	h.offsets = offsets
+	h.second.flags = uint64(fresh&^h.early) | unix.CLONE_PARENT | unix.CLONE_PIDFD
+	h.second.pidfd = uint64(uintptr(unsafe.Pointer(&h.secondFD)))
+}
+
+// setGaps lists the descriptors to close: all above 2 but those the child uses.
+func (h *half) setGaps(inherit int) {
+	keep := []uintptr{h.conn, h.exe}
+	if h.boot >= 0 {
+		keep = append(keep, uintptr(h.boot))
+	}
+	for i := range h.joins {
+		keep = append(keep, h.joins[i].fd)
+	}
+	slices.Sort(keep)
+	next := uintptr(3 + inherit)
+	for _, fd := range keep {
+		if fd < next {
+			continue
+		}
+		if fd > next {
+			h.gaps = append(h.gaps, gap{next, fd - 1})
+		}
+		next = fd + 1
+	}
+	h.gaps = append(h.gaps, gap{next, ^uintptr(0) >> 32})
+}
+
+// start clones the first process.
+func (h *half) start() (*Process, error) {
+	beforeFork()
+	pid, errno := h.fork()
+	afterFork()
+	goruntime.KeepAlive(h)
+	if errno != 0 {
+		return nil, os.NewSyscallError("clone3", errno)
+	}
+	return &Process{PID: int(pid), FD: os.NewFile(uintptr(h.pidfd), "pidfd")}, nil
+}
+
+// fork does the system call. It is a frame of its own, in which no pointer is
+// stored after the call: the child might have been forked in the middle of a
+// garbage collection, whose write barrier it must not run into.
+//
+//go:noinline
+//go:norace
+//go:nosplit
+func (h *half) fork() (uintptr, syscall.Errno) {
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&h.args)), unsafe.Sizeof(h.args), 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	h.run()
+	return 0, 0 // not reached
+}
+
+// attend serves the first process p at its gate and, when there are two
+// stages, returns the second. On failure nothing is left of either.
+func (c *Config) attend(p *Process, boot *Conn, stages bool) (*Process, error) {
+	if !stages {
+		if err := c.open(p.PID, boot); err != nil {
+			p.abandon()
+			return nil, err
+		}
+		return p, nil
+	}
+	second, err := c.converse(p.PID, boot)
+	if err != nil {
+		p.abandon()
+		return nil, err
+	}
+	// It exits by itself right after it has told us of the second.
+	p.reap()
+	p.FD.Close()
+	return second, nil
+}
+
+// open writes what the child cannot write itself and lets it pass the gate.
+func (c *Config) open(pid int, boot *Conn) error {
+	if c.New&unix.CLONE_NEWUSER != 0 {
+		if err := c.writeMaps(pid); err != nil {
+			return err
+		}
+	}
+	if len(c.TimeOffsets) > 0 {
+		if err := c.writeOffsets(pid); err != nil {
+			return err
+		}
+	}
+	err := boot.Send(bootGate, nil)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil // it died; the caller's end of Child says so
+	}
+	return err
+}
+
+func (c *Config) converse(pid int, boot *Conn) (*Process, error) {
+	deadline := time.Now().Add(bootWait)
+	for {
+		kind, payload, fds, err := boot.Recv(deadline)
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("the child was killed before it had entered its namespaces")
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case kind == bootGate:
+			if err := c.open(pid, boot); err != nil {
+				return nil, err
+			}
+		case kind == bootPID && len(fds) == 1 && len(payload) == 4:
+			second := int(binary.LittleEndian.Uint32(payload))
+			return &Process{PID: second, FD: os.NewFile(uintptr(fds[0]), "pidfd")}, nil
+		case kind == KindError:
+			_, errno, text, err := DecodeError(payload)
+			if err != nil {
+				return nil, err
+			}
+			return nil, fmt.Errorf("%s: %w", text, errno)
+		default:
+			closeAll(fds)
+			return nil, fmt.Errorf("unexpected message %#x of the child: %w", kind, unix.EBADMSG)
+		}
+	}
+}
+
+// abandon kills and reaps a child that the caller will never hear of.
+func (p *Process) abandon() {
+	_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
+	p.reap()
+	p.FD.Close()
+}
+
+func (p *Process) reap() {
+	// ECHILD: somebody else has, or the caller ignores SIGCHLD. Fine.
+	_, _ = retry(func() (int, error) { return unix.Wait4(p.PID, nil, unix.WALL, nil) })
+}
