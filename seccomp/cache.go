@@ -22,7 +22,7 @@ import (
 // what a crash or a bad disk left behind into a miss. Nothing is locked, nothing
 // is synced: the worst that can happen to an entry is to be made again.
 const (
-	cacheDir   = "seccomp-cache"
+	cacheDir   = "@seccomp" // not a container id
 	cacheMagic = "huskseccomp1"
 	tempPrefix = ".tmp-"
 
