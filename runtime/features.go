@@ -1,0 +1,54 @@
+package runtime
+
+import (
+	"slices"
+
+	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+)
+
+// SupportedFeatures describes what this version of husk does, taken from the tables
+// that do it. What it does not do is said as false, not left out: in this document,
+// absent means unknown.
+func SupportedFeatures() *features.Features {
+	yes, no := true, false
+	return &features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks: []string{
+			"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+		},
+		MountOptions: rootfs.MountOptions(),
+		Linux: &features.Linux{
+			Namespaces:   featureNamespaces(),
+			Capabilities: capNames[:],
+			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Seccomp: &features.Seccomp{
+				Enabled:        &yes,
+				Actions:        seccomp.Actions(),
+				Operators:      seccomp.Operators(),
+				Archs:          seccomp.Arches(),
+				KnownFlags:     seccomp.Flags(),
+				SupportedFlags: seccomp.SupportedFlags(),
+			},
+			Apparmor:        &features.Apparmor{Enabled: &no},
+			Selinux:         &features.Selinux{Enabled: &no},
+			IntelRdt:        &features.IntelRdt{Enabled: &no, Schemata: &no, Monitoring: &no},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: []string{}, Flags: []string{}},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
+			NetDevices:      &features.NetDevices{Enabled: &no},
+		},
+		Annotations: map[string]string{},
+	}
+}
+
+func featureNamespaces() []string {
+	var names []string
+	for _, n := range namespaceNames() {
+		names = append(names, string(n))
+	}
+	slices.Sort(names)
+	return names
+}

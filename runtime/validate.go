@@ -1,0 +1,508 @@
+package runtime
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Problem is one mistake in config.json.
+type Problem struct {
+	Field   string // JSON pointer, "" for the file as a whole
+	Text    string // what is wrong
+	Instead string // what to write instead
+}
+
+// String says it in one line.
+func (p Problem) String() string {
+	field := p.Field
+	if field == "" {
+		field = "config.json"
+	}
+	return field + ": " + p.Text + "; " + p.Instead
+}
+
+// Problems is the error that lists every mistake in config.json.
+type Problems struct{ List []Problem }
+
+// Error has one line per problem.
+func (p *Problems) Error() string {
+	lines := make([]string, len(p.List))
+	for i := range p.List {
+		lines[i] = p.List[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (p *Problems) add(field, text, instead string) {
+	p.List = append(p.List, Problem{field, text, instead})
+}
+
+func (p *Problems) orNil() error {
+	if len(p.List) == 0 {
+		return nil
+	}
+	return p
+}
+
+// Validate reports everything that is wrong with the values of c as one *Problems,
+// before anything is touched. Warnings are what the specification wants said without
+// failing. What only a leaf package understands (mount options, the conversion of
+// resources, system call filters) is reported by the compilation that follows.
+func Validate(c *Config) (warnings []Problem, err error) {
+	v := &validator{Spec: c.Spec, linux: c.Spec.Linux}
+	if v.linux == nil {
+		v.linux = &specs.Linux{}
+	}
+	v.top()
+	if c.Spec.Process != nil {
+		v.process(c.Spec.Process)
+	}
+	v.mounts()
+	v.hooks()
+	v.namespaces()
+	v.mappings()
+	v.sysctls()
+	v.devices()
+	v.paths()
+	v.resources()
+	v.timeOffsets()
+	v.rest()
+	v.unsupported(c)
+	return v.warnings.List, v.problems.orNil()
+}
+
+type validator struct {
+	*specs.Spec
+	linux              *specs.Linux
+	problems, warnings Problems
+}
+
+func (v *validator) bad(field, text, instead string)  { v.problems.add(field, text, instead) }
+func (v *validator) warn(field, text, instead string) { v.warnings.add(field, text, instead) }
+
+// item is the JSON pointer of an array's element, or of something in it.
+func item(base string, i int, rest ...string) string {
+	return pointer(base, append([]string{strconv.Itoa(i)}, rest...)...)
+}
+
+func quote(s string) string { return strconv.Quote(shorten(s)) }
+
+// oneOf reports value, which may be any string type, unless it is in the list.
+func oneOf[T ~string](v *validator, field string, value T, what string, list ...T) {
+	if slices.Contains(list, value) {
+		return
+	}
+	words := make([]string, len(list))
+	for i, w := range list {
+		words[i] = string(w)
+	}
+	v.bad(field, quote(string(value))+" is not "+what, "use one of "+strings.Join(words, ", "))
+}
+
+func (v *validator) absolute(field, path string) {
+	if path == "" {
+		v.bad(field, "is missing", "write an absolute path")
+	} else if path[0] != '/' {
+		v.bad(field, quote(path)+" is relative", "write an absolute path")
+	}
+}
+
+// top checks the members outside of process and linux.
+func (v *validator) top() {
+	if v.Version == "" {
+		v.bad("/ociVersion", "is missing", "write the version of the specification, as in "+quote(specs.Version))
+	} else if !isVersion1(v.Version) {
+		v.bad("/ociVersion", quote(v.Version)+" is not a version 1 of the specification", "write 1.MINOR.PATCH, as in "+quote(specs.Version))
+	}
+	if v.Root == nil || v.Root.Path == "" {
+		v.bad("/root/path", "is missing", "write the path of the directory that becomes /")
+	}
+	v.name("/hostname", v.Hostname)
+	v.name("/domainname", v.Domainname)
+	if _, ok := v.Annotations[""]; ok {
+		v.bad("/annotations", "has an entry without a name", "name it in reverse domain notation, as in \"com.example.key\"")
+	}
+}
+
+// isVersion1 tells whether s is a semantic version (semver.org) with major number 1.
+func isVersion1(s string) bool {
+	s, build, hasBuild := strings.Cut(s, "+")
+	s, pre, hasPre := strings.Cut(s, "-")
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || parts[0] != "1" {
+		return false
+	}
+	for _, part := range parts[1:] {
+		if part == "" || strings.Trim(part, "0123456789") != "" || len(part) > 1 && part[0] == '0' {
+			return false
+		}
+	}
+	return (!hasBuild || isDotted(build)) && (!hasPre || isDotted(pre))
+}
+
+func isDotted(s string) bool {
+	for word := range strings.SplitSeq(s, ".") {
+		if word == "" || strings.Trim(word, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// name checks hostname and domainname, both of __NEW_UTS_LEN bytes at most.
+func (v *validator) name(field, name string) {
+	if name == "" {
+		return
+	}
+	if !v.has(specs.UTSNamespace) {
+		v.bad(field, "would rename the host, as there is no uts namespace", "add {\"type\": \"uts\"} to /linux/namespaces")
+	}
+	if len(name) > 64 {
+		v.bad(field, fmt.Sprintf("has %d bytes", len(name)), "write at most 64")
+	}
+}
+
+func (v *validator) process(p *specs.Process) {
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		v.bad("/process/args/0", "is missing", "write the program to run, as in \"sh\"")
+	}
+	v.absolute("/process/cwd", p.Cwd)
+	v.env("/process/env", p.Env)
+	v.user(&p.User)
+	if p.Capabilities != nil {
+		v.capabilities(p.Capabilities)
+	}
+	v.rlimits(p.Rlimits)
+	if p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000) {
+		v.bad("/process/oomScoreAdj", fmt.Sprintf("is %d", *p.OOMScoreAdj), "write a number from -1000 to 1000")
+	}
+	if b := p.ConsoleSize; p.Terminal && b != nil && max(b.Height, b.Width) > math.MaxUint16 {
+		v.bad("/process/consoleSize", fmt.Sprintf("is %d lines of %d columns", b.Height, b.Width), "write at most 65535 each")
+	}
+	if p.Scheduler != nil {
+		v.scheduler(p.Scheduler)
+	}
+	if p.IOPriority != nil {
+		v.ioPriority(p.IOPriority)
+	}
+	if p.ExecCPUAffinity != nil {
+		v.cpuList("/process/execCPUAffinity/initial", p.ExecCPUAffinity.Initial)
+		v.cpuList("/process/execCPUAffinity/final", p.ExecCPUAffinity.Final)
+	}
+}
+
+// env is strict because engines have been tricked by entries without "=", which some
+// of them fill in from their own environment.
+func (v *validator) env(field string, env []string) {
+	for i, kv := range env {
+		if strings.IndexByte(kv, '=') <= 0 {
+			v.bad(item(field, i), quote(kv)+" is not a variable", "write NAME=value")
+		}
+	}
+}
+
+// maxGroups is NGROUPS_MAX, what setgroups(2) takes.
+const maxGroups = 65536
+
+func (v *validator) user(u *specs.User) {
+	const field = "/process/user"
+	v.id(field+"/uid", u.UID, "/linux/uidMappings", v.linux.UIDMappings)
+	v.id(field+"/gid", u.GID, "/linux/gidMappings", v.linux.GIDMappings)
+	if len(u.AdditionalGids) > maxGroups {
+		v.bad(field+"/additionalGids", fmt.Sprintf("has %d groups", len(u.AdditionalGids)), fmt.Sprintf("write at most %d", maxGroups))
+	}
+	for i, gid := range u.AdditionalGids {
+		if gid == noID || !v.mapped(gid, v.linux.GIDMappings) {
+			v.id(item(field+"/additionalGids", i), gid, "/linux/gidMappings", v.linux.GIDMappings)
+		}
+	}
+	if u.Umask != nil && *u.Umask > 0o777 {
+		v.bad(field+"/umask", fmt.Sprintf("is %d", *u.Umask), "write the decimal of an octal mask up to 0777, as in 18 for 022")
+	}
+}
+
+// noID means "leave it" to setuid's relatives, so a process cannot be given it.
+const noID = math.MaxUint32
+
+func (v *validator) id(field string, id uint32, where string, maps []specs.LinuxIDMapping) {
+	if id == noID {
+		v.bad(field, "4294967295 is not an id", "write a number up to 4294967294")
+	} else if !v.mapped(id, maps) {
+		v.bad(field, fmt.Sprintf("%d is not mapped into the user namespace", id), "add it to "+where)
+	}
+}
+
+// mapped is about new user namespaces. Those that are joined have maps of their own,
+// and without any map the process stays the overflow id.
+func (v *validator) mapped(id uint32, maps []specs.LinuxIDMapping) bool {
+	if len(maps) == 0 || !v.isNew(specs.UserNamespace) {
+		return true
+	}
+	return slices.ContainsFunc(maps, func(m specs.LinuxIDMapping) bool {
+		return id >= m.ContainerID && id-m.ContainerID < m.Size
+	})
+}
+
+// capabilities only warns: the specification wants a process that gets less than it
+// asked for rather than none.
+func (v *validator) capabilities(c *specs.LinuxCapabilities) {
+	const field = "/process/capabilities"
+	v.capabilitySet(field+"/bounding", c.Bounding)
+	v.capabilitySet(field+"/effective", c.Effective)
+	v.capabilitySet(field+"/inheritable", c.Inheritable)
+	v.capabilitySet(field+"/permitted", c.Permitted)
+	v.capabilitySet(field+"/ambient", c.Ambient)
+	permitted := capMask(c.Permitted)
+	v.ungranted(field+"/effective", c.Effective, permitted, "permitted")
+	v.ungranted(field+"/ambient", c.Ambient, permitted, "permitted")
+	v.ungranted(field+"/ambient", c.Ambient, capMask(c.Inheritable), "inheritable")
+}
+
+func (v *validator) capabilitySet(field string, names []string) {
+	for i, name := range names {
+		if _, ok := capNumber(name); !ok {
+			v.warn(item(field, i), quote(name)+" is not a capability and is left out", "write it as in \"CAP_NET_RAW\"")
+		}
+	}
+}
+
+func (v *validator) ungranted(field string, names []string, mask int64, set string) {
+	for i, name := range names {
+		if n, ok := capNumber(name); ok && mask&(1<<n) == 0 {
+			v.warn(item(field, i), name+" is not in "+set+" and is left out", "add it to /process/capabilities/"+set)
+		}
+	}
+}
+
+func (v *validator) rlimits(list []specs.POSIXRlimit) {
+	const field = "/process/rlimits"
+	for i, r := range list {
+		if rlimitResource(r.Type) < 0 {
+			v.bad(item(field, i, "type"), quote(r.Type)+" is not a resource limit", "use one of "+rlimitNames())
+		}
+		for j := range i {
+			if list[j].Type == r.Type {
+				v.bad(item(field, i, "type"), r.Type+" is already given by "+item(field, j), "keep one of them")
+				break
+			}
+		}
+		if r.Soft > r.Hard {
+			v.bad(item(field, i, "soft"), fmt.Sprintf("%d is above the hard limit %d", r.Soft, r.Hard), "lower soft or raise hard")
+		}
+	}
+}
+
+func rlimitNames() string {
+	names := make([]string, len(rlimits))
+	for i := range rlimits {
+		names[i] = rlimits[i].name
+	}
+	return strings.Join(names, ", ")
+}
+
+// scheduler follows sched_setattr(2).
+func (v *validator) scheduler(s *specs.Scheduler) {
+	const field = "/process/scheduler"
+	oneOf(v, field+"/policy", s.Policy, "a scheduling policy", schedPolicies...)
+	for i, f := range s.Flags {
+		oneOf(v, item(field+"/flags", i), f, "a scheduling flag", schedFlags...)
+	}
+	if s.Nice < -20 || s.Nice > 19 {
+		v.bad(field+"/nice", fmt.Sprintf("is %d", s.Nice), "write a number from -20 to 19")
+	}
+	realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
+	if realtime && (s.Priority < 1 || s.Priority > 99) {
+		v.bad(field+"/priority", fmt.Sprintf("is %d", s.Priority), "write a number from 1 to 99 for "+string(s.Policy))
+	} else if !realtime && s.Priority != 0 {
+		v.bad(field+"/priority", "is for SCHED_FIFO and SCHED_RR only", "remove it or change the policy")
+	}
+	deadline := s.Runtime != 0 || s.Deadline != 0 || s.Period != 0
+	if deadline && s.Policy != specs.SchedDeadline {
+		v.bad(field, "has runtime, deadline or period, which are for SCHED_DEADLINE only", "remove them or change the policy")
+	}
+}
+
+var (
+	schedPolicies = []specs.LinuxSchedulerPolicy{
+		specs.SchedOther, specs.SchedFIFO, specs.SchedRR, specs.SchedBatch, specs.SchedISO, specs.SchedIdle, specs.SchedDeadline,
+	}
+	schedFlags = []specs.LinuxSchedulerFlag{
+		specs.SchedFlagResetOnFork, specs.SchedFlagReclaim, specs.SchedFlagDLOverrun, specs.SchedFlagKeepPolicy,
+		specs.SchedFlagKeepParams, specs.SchedFlagUtilClampMin, specs.SchedFlagUtilClampMax,
+	}
+)
+
+func (v *validator) ioPriority(p *specs.LinuxIOPriority) {
+	oneOf(v, "/process/ioPriority/class", p.Class, "an I/O priority class",
+		specs.IOPRIO_CLASS_RT, specs.IOPRIO_CLASS_BE, specs.IOPRIO_CLASS_IDLE)
+	if p.Priority < 0 || p.Priority > 7 {
+		v.bad("/process/ioPriority/priority", fmt.Sprintf("is %d", p.Priority), "write a number from 0 to 7")
+	}
+}
+
+// cpuList checks the kernel's list format: numbers and ranges between commas.
+func (v *validator) cpuList(field, list string) {
+	if list != "" && !isNumberList(list) {
+		v.bad(field, quote(list)+" is not a list of numbers", "write it as in \"0-3,7\"")
+	}
+}
+
+func isNumberList(list string) bool {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		low, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return false
+		}
+		if high, err := strconv.ParseUint(last, 10, 16); isRange && (err != nil || high < low) {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *validator) hooks() {
+	h := hooksOf(v.Spec)
+	v.hookList("/hooks/prestart", h.Prestart) //nolint:staticcheck // deprecated, yet part of the contract
+	v.hookList("/hooks/createRuntime", h.CreateRuntime)
+	v.hookList("/hooks/createContainer", h.CreateContainer)
+	v.hookList("/hooks/startContainer", h.StartContainer)
+	v.hookList("/hooks/poststart", h.Poststart)
+	v.hookList("/hooks/poststop", h.Poststop)
+}
+
+func (v *validator) hookList(field string, hooks []specs.Hook) {
+	for i := range hooks {
+		h := &hooks[i]
+		v.absolute(item(field, i, "path"), h.Path)
+		v.env(item(field, i, "env"), h.Env)
+		if h.Timeout != nil && *h.Timeout <= 0 {
+			v.bad(item(field, i, "timeout"), fmt.Sprintf("is %d", *h.Timeout), "write seconds above 0, or leave it out for no limit")
+		}
+	}
+}
+
+func (v *validator) mounts() {
+	for i := range v.Mounts {
+		m := &v.Mounts[i]
+		switch {
+		case m.Destination == "":
+			v.bad(item("/mounts", i, "destination"), "is missing", "write an absolute path in the container")
+		case m.Destination[0] != '/':
+			v.warn(item("/mounts", i, "destination"), quote(m.Destination)+" is relative, which is deprecated", "write "+quote("/"+m.Destination))
+		}
+		bind := slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+		switch {
+		case bind && m.Source == "":
+			v.bad(item("/mounts", i, "source"), "is missing", "write the path to bind")
+		case !bind && m.Type == "":
+			v.bad(item("/mounts", i, "type"), "is missing", "write a filesystem type, or add \"bind\" to the options")
+		}
+		v.mountMappings(i, m)
+	}
+}
+
+func (v *validator) mountMappings(i int, m *specs.Mount) {
+	idmap := slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
+	if len(m.UIDMappings) == 0 && len(m.GIDMappings) == 0 {
+		if idmap && !v.has(specs.UserNamespace) {
+			v.bad(item("/mounts", i, "options"), "asks for an id-mapped mount, but there is no user namespace whose mapping to take", "add uidMappings and gidMappings to the mount")
+		}
+		return
+	}
+	v.pair(item("/mounts", i, "uidMappings"), m.UIDMappings, item("/mounts", i, "gidMappings"), m.GIDMappings)
+}
+
+// rest checks what applies to no other group.
+func (v *validator) rest() {
+	l := v.linux
+	if p := l.Personality; p != nil {
+		oneOf(v, "/linux/personality/domain", p.Domain, "a personality", specs.PerLinux, specs.PerLinux32)
+		if len(p.Flags) > 0 {
+			v.bad("/linux/personality/flags", "has flags, of which none are defined", "remove them")
+		}
+	}
+	if l.IntelRdt != nil {
+		v.rdt(l.IntelRdt)
+	}
+	if l.MemoryPolicy != nil {
+		v.memoryPolicy(l.MemoryPolicy)
+	}
+}
+
+// rdt keeps closID a single directory below /sys/fs/resctrl, and each schema a line.
+func (v *validator) rdt(r *specs.LinuxIntelRdt) {
+	const field = "/linux/intelRdt"
+	if id := r.ClosID; id == "." || id == ".." || id != "/" && strings.ContainsAny(id, "/\n") {
+		v.bad(field+"/closID", quote(id)+" is not the name of a directory", "write a name without /, or \"/\" for the root class")
+	}
+	for _, s := range append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...) {
+		if strings.Contains(s, "\n") {
+			v.bad(field, quote(s)+" has more than one line", "put each line into an element of schemata")
+		}
+	}
+}
+
+// memoryPolicy follows set_mempolicy(2).
+func (v *validator) memoryPolicy(m *specs.LinuxMemoryPolicy) {
+	const field = "/linux/memoryPolicy"
+	oneOf(v, field+"/mode", m.Mode, "a memory policy", memoryModes...)
+	for i, f := range m.Flags {
+		oneOf(v, item(field+"/flags", i), f, "a memory policy flag", memoryFlags...)
+	}
+	v.cpuList(field+"/nodes", m.Nodes)
+	switch m.Mode {
+	case specs.MpolDefault, specs.MpolLocal:
+		if m.Nodes != "" {
+			v.bad(field+"/nodes", "does not go with "+string(m.Mode), "remove it")
+		}
+	case specs.MpolPreferred: // without nodes it is MPOL_LOCAL
+	default:
+		if m.Nodes == "" {
+			v.bad(field+"/nodes", "is missing, which "+string(m.Mode)+" needs", "write it as in \"0-3,7\"")
+		}
+	}
+}
+
+var (
+	memoryModes = []specs.MemoryPolicyModeType{
+		specs.MpolDefault, specs.MpolBind, specs.MpolInterleave, specs.MpolWeightedInterleave,
+		specs.MpolPreferred, specs.MpolPreferredMany, specs.MpolLocal,
+	}
+	memoryFlags = []specs.MemoryPolicyFlagType{specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes}
+)
+
+// unsupported reports what husk does not do yet: no property of the specification may
+// be passed over in silence.
+func (v *validator) unsupported(c *Config) {
+	var p specs.Process
+	if v.Process != nil {
+		p = *v.Process
+	}
+	l := v.linux
+	for _, row := range []struct {
+		field string
+		given bool
+	}{
+		{"/process/apparmorProfile", p.ApparmorProfile != ""},
+		{"/process/execCPUAffinity", p.ExecCPUAffinity != nil},
+		{"/process/ioPriority", p.IOPriority != nil},
+		{"/process/scheduler", p.Scheduler != nil},
+		{"/process/selinuxLabel", p.SelinuxLabel != ""},
+		{"/linux/intelRdt", l.IntelRdt != nil},
+		{"/linux/memoryPolicy", l.MemoryPolicy != nil},
+		{"/linux/mountLabel", l.MountLabel != ""},
+		{"/linux/netDevices", len(l.NetDevices) > 0},
+		{"/linux/personality", l.Personality != nil},
+		{"/linux/seccomp/listenerPath", c.listener},
+	} {
+		if row.given {
+			v.bad(row.field, "is not supported by this version", "remove it")
+		}
+	}
+}
