@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/huskrun/husk/runtime"
@@ -13,7 +12,6 @@ import (
 
 // app is one call of husk: its standard streams and its global flags.
 type app struct {
-	stdin          *os.File
 	stdout, stderr io.Writer
 
 	root      string

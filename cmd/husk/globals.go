@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -45,7 +46,7 @@ func (a *app) runtime() *runtime.Runtime {
 	if root == "" {
 		root = defaultRoot()
 	}
-	return &runtime.Runtime{Root: root}
+	return &runtime.Runtime{Root: root, Seccomp: seccompCompiler(), Log: slog.New(warner{a.stderr})}
 }
 
 // cgroupDriver refuses what is not there, where it would matter. Engines give the

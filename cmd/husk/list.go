@@ -54,7 +54,7 @@ func (a *app) printTable(states []*runtime.State) error {
 	w := tabwriter.NewWriter(a.stdout, 12, 1, 3, ' ', 0)
 	fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 	for _, s := range states {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle,
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.PID, s.Status, s.Bundle,
 			s.Created.Format(time.RFC3339Nano), s.Owner)
 	}
 	return w.Flush()

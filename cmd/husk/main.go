@@ -20,6 +20,6 @@ import (
 
 func main() {
 	runtime.Init() // does not return in a container's init
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	a := &app{stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(a.main(os.Args[1:]))
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"flag"
-	"fmt"
+	"path/filepath"
 
 	"github.com/huskrun/husk/runtime"
+	"github.com/huskrun/husk/seccomp"
 )
 
 // planCommand: husk plan [--json] [BUNDLE]
@@ -19,14 +20,23 @@ func planCommand(fs *flag.FlagSet) action {
 		if err != nil {
 			return 0, err
 		}
-		p, err := runtime.Compile(c)
+		p, err := compile(c)
 		if err != nil {
 			return 0, err
 		}
-		if *asJSON {
-			return 0, a.printJSON(p, "  ")
-		}
-		_, err = fmt.Fprint(a.stdout, p)
-		return 0, err
+		return 0, p.Write(a.stdout, *asJSON)
 	}
+}
+
+// compile does what create does before it touches anything. The container would be
+// called after its bundle, and a filter is compiled but not kept.
+func compile(c *runtime.Config) (*runtime.Plan, error) {
+	if _, err := runtime.Validate(c); err != nil {
+		return nil, err
+	}
+	return runtime.Compile(c, filepath.Base(c.Bundle), runtime.PlanOptions{
+		Filter: func(profile []byte) (*seccomp.Filter, error) {
+			return seccomp.Load("", profile, seccompCompiler())
+		},
+	})
 }

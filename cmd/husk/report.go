@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"syscall"
@@ -128,3 +131,17 @@ func appendLine(path string, line []byte) error {
 	_, err = f.Write(append(line, '\n'))
 	return errors.Join(err, f.Close())
 }
+
+// warner prints warnings on standard error. They are not for the log, whose one entry
+// is the error.
+type warner struct{ w io.Writer }
+
+func (warner) Enabled(context.Context, slog.Level) bool { return true }
+
+func (w warner) Handle(_ context.Context, r slog.Record) error {
+	_, err := fmt.Fprintf(w.w, "husk: warning: %s\n", r.Message)
+	return err
+}
+
+func (w warner) WithAttrs([]slog.Attr) slog.Handler { return w }
+func (w warner) WithGroup(string) slog.Handler      { return w }

@@ -19,23 +19,21 @@ func runCommand(fs *flag.FlagSet) action {
 		if err := a.cgroupDriver(); err != nil {
 			return 0, err
 		}
-		rt := a.runtime()
 		if o.Detach {
-			return rt.Run(args[0], *bundle, o)
+			return a.runtime().Run(args[0], *bundle, o)
 		}
-		return a.foreground(rt, args[0], *bundle, o)
+		return a.foreground(args[0], *bundle, o)
 	}
 }
 
-// foreground lends the container our terminal and our signals while it runs.
-func (a *app) foreground(rt *runtime.Runtime, id, bundle string, o runtime.RunOptions) (int, error) {
+// foreground lends the container our terminal while it runs.
+func (a *app) foreground(id, bundle string, o runtime.RunOptions) (int, error) {
 	var t *terminal
 	o.Terminal = func(master *os.File) (err error) {
-		t, err = attach(master, a.stdin, os.Stdout)
+		t, err = attach(master, os.Stdin, os.Stdout)
 		return err
 	}
-	defer forward(rt, id)()
-	status, err := rt.Run(id, bundle, o)
+	status, err := a.runtime().Run(id, bundle, o)
 	if t != nil {
 		t.close()
 	}

@@ -1,0 +1,101 @@
+# husk is built, tested and measured by these targets; CI calls nothing else.
+
+# Any Go from 1.21 on fetches the version that go.mod names. Some distributions
+# switch that off in their go.env, which the environment overrides.
+export GOTOOLCHAIN := auto
+export PATH := $(PATH):/usr/local/go/bin
+# Version control stamps would differ between a clone and a tarball of it.
+export GOFLAGS += -buildvcs=false
+
+GO      ?= go
+CC      ?= cc
+PREFIX  ?= /usr/local
+VERSION ?= 0.1.0-dev
+COMMIT  ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+BIN     := $(CURDIR)/.cache/bin
+HELPER  := cmd/husk/seccomp-compiler
+X       := github.com/huskrun/husk/cmd/husk
+
+# Make before 4.3 takes a bare one for a comment.
+HASH := \#
+# Looked up when used: what both need, make setup installs.
+LIBSECCOMP = $(shell printf '$(HASH)include <seccomp.h>\nSCMP_VER_MAJOR.SCMP_VER_MINOR.SCMP_VER_MICRO\n' | $(CC) -E -P - 2>/dev/null | tail -n 1 | tr -d ' ')
+LDFLAGS    = -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT) -X main.libseccomp=$$(./$(HELPER) version)
+
+ifdef PIE
+# A position-independent static program needs the C linker.
+BUILD := CGO_ENABLED=1 $(GO) build -buildmode=pie -tags netgo,osusergo
+LDPIE := -linkmode external -extldflags '-static-pie'
+else
+BUILD := CGO_ENABLED=0 $(GO) build -buildmode=exe
+endif
+
+.PHONY: help
+help: ## list the targets (what bare make does)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build ./husk: one static program (PIE=1: position-independent)
+	@.ci/setup.sh build
+	@$(MAKE) --no-print-directory husk
+
+# The go command knows best what is up to date.
+.PHONY: husk
+husk: $(HELPER)
+	$(BUILD) -trimpath -ldflags "$(LDFLAGS) $(LDPIE)" -o $@ ./cmd/husk
+
+# The seccomp compiler is a C program (libseccomp); it travels inside husk. Its
+# build ID is a part of the filter cache's key, so it stays. The define makes the go
+# command compile it anew when libseccomp changes, which it would not notice.
+.PHONY: $(HELPER)
+$(HELPER):
+	CGO_ENABLED=1 CGO_CPPFLAGS=-DHUSK_LIBSECCOMP=$(LIBSECCOMP) $(GO) build -trimpath -tags netgo,osusergo \
+	  -ldflags '-s -w -linkmode external -extldflags "-static -Wl,--build-id=none"' -o $@ ./seccomp/compiler
+
+.PHONY: run
+run: ## install what is missing, build, and run a container
+	@.ci/setup.sh build run
+	@$(MAKE) --no-print-directory -s husk
+	@.ci/demo.sh
+
+.PHONY: test
+test: ## install what tests need and run all of them
+	@.ci/setup.sh build run test
+	@$(MAKE) --no-print-directory lint husk
+	@.ci/test.sh all
+
+.PHONY: check
+check: ## the quick part of test: lint, unit and native integration
+	@.ci/setup.sh build run test
+	@$(MAKE) --no-print-directory lint husk
+	@.ci/test.sh quick
+
+.PHONY: lint
+lint: $(HELPER) ## formatting, vet, staticcheck, scripts, dependency rules
+	@.ci/lint.sh
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (10s) each
+	@.ci/fuzz.sh
+
+.PHONY: bench
+bench: build ## compare husk with crun, runc and the floor
+	@$(GO) run ./integration/bench
+
+.PHONY: repro
+repro: ## build twice in different directories; the hashes must agree
+	@.ci/setup.sh build
+	@.ci/repro.sh '$(COMMIT)'
+
+.PHONY: install
+install: ## install husk and its completions below PREFIX (/usr/local)
+	@test -x husk || { echo 'install: run make build first' >&2; exit 1; }
+	install -D -m 0755 husk $(DESTDIR)$(PREFIX)/bin/husk
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	./husk completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/husk
+	./husk completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_husk
+	./husk completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/husk.fish
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf husk $(HELPER) .cache
