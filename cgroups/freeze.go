@@ -26,8 +26,10 @@ func (g *Group) freeze(deadline time.Time) error {
 }
 
 // Thaw lets the processes run on.
-func (g *Group) Thaw() error {
-	err := g.setFrozen("0", time.Now().Add(freezeWait))
+func (g *Group) Thaw() error { return g.thaw(time.Now().Add(freezeWait)) }
+
+func (g *Group) thaw(deadline time.Time) error {
+	err := g.setFrozen("0", deadline)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("cgroup %s stays frozen because a group above it is: %w", g.path, err)
 	}

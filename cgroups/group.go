@@ -91,7 +91,7 @@ func create(path string, controllers []string) (_ *Group, err error) {
 	defer func() {
 		if err != nil {
 			g.Close()
-			_ = Remove(path, made)
+			undo(made)
 		}
 	}()
 	for _, dir := range prefixes(path) {
@@ -111,6 +111,19 @@ func create(path string, controllers []string) (_ *Group, err error) {
 		err = g.usable(controllers)
 	}
 	return g, err
+}
+
+// undo takes away the directories made by a create that failed; nothing has
+// ever run in them. What was there before is not touched.
+func undo(made []string) {
+	mount, _, err := openMount()
+	if err != nil {
+		return
+	}
+	defer closeFD(mount)
+	for _, dir := range slices.Backward(made) {
+		_ = rmdir(mount, "."+dir)
+	}
 }
 
 // descend moves g to its child dir, making it if needed.

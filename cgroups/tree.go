@@ -49,9 +49,10 @@ func pidList(pids []int) string {
 
 // Remove removes the group at path with all groups below it, however deep, and
 // then those ancestors listed in missing that have become empty. Missing is what
-// [Missing] said before [Create]: a group that was there already is emptied of
-// the groups below it and of its device program but stays, since only what
-// create made may be deleted. What is gone already is no error.
+// [Missing] said before [Create]. A group that was there already stays, since
+// only what create made may be deleted; it loses the groups below it and its
+// device program, unless processes of somebody else live in it. What is gone
+// already is no error.
 func Remove(path string, missing []string) error {
 	mount, _, err := openMount()
 	if err != nil {
@@ -83,6 +84,9 @@ func removeLeaf(mount int, path string, made bool) error {
 	}
 	g := &Group{fd: fd, path: path}
 	defer g.Close()
+	if !made && g.Populated() {
+		return nil
+	}
 	if err := g.clear(time.Now().Add(removeWait)); err != nil {
 		return err
 	}
