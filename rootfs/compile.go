@@ -1,0 +1,340 @@
+package rootfs
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options is what Compile must know beside the configuration.
+type Options struct {
+	Bundle     string // absolute; relative sources and root.path start here
+	Mounts     bool   // the container gets a mount namespace of its own
+	UserNS     bool   // it lives in a user namespace, new or joined
+	CgroupNS   bool   // it has a cgroup namespace of its own
+	NetNS      bool   // it has a network namespace of its own
+	PidNS      bool   // it has a PID namespace of its own
+	NoPivot    bool   // do without pivot_root(2), as on an initramfs
+	Privileged bool   // the parent may open_tree(2): it opens the host's side
+	Cgroup     string // host path of the container's cgroup directory, if known
+}
+
+// Compile turns the mounts, devices, masks and propagation of a configuration
+// into steps: those before the hooks that run between mounting and pivoting,
+// and those after. It touches nothing. All mistakes are returned together, each
+// a *FieldError.
+func Compile(spec *specs.Spec, o Options) (before, after []Step, err error) {
+	c := compiler{spec: spec, Options: o, linux: spec.Linux}
+	if c.linux == nil {
+		c.linux = &specs.Linux{}
+	}
+	if spec.Root == nil || spec.Root.Path == "" {
+		c.fail("/root/path", "", "the path of the root filesystem is missing")
+		return nil, nil, errors.Join(c.errs...)
+	}
+	if o.Mounts {
+		c.before()
+		c.after()
+	} else {
+		c.chroot()
+	}
+	return c.early, c.late, errors.Join(c.errs...)
+}
+
+type compiler struct {
+	Options
+	spec  *specs.Spec
+	linux *specs.Linux
+
+	early, late []Step
+	errs        []error
+}
+
+func (c *compiler) fail(field, where, text string) {
+	c.errs = append(c.errs, &FieldError{Field: field, Path: where, Err: errors.New(text)})
+}
+
+func at(field string, i int) string { return field + "/" + strconv.Itoa(i) }
+
+// inside is the clean absolute form of a path in the container. The
+// specification wants relative ones taken from "/".
+func inside(p string) string { return path.Clean("/" + p) }
+
+// onHost makes a host path absolute.
+func (c *compiler) onHost(p string) string {
+	if path.IsAbs(p) {
+		return path.Clean(p)
+	}
+	return path.Join(c.Bundle, p)
+}
+
+// chroot is all that can be done without a mount namespace: what would be
+// mounted would be mounted on the host.
+func (c *compiler) chroot() {
+	const text = "needs a mount namespace of its own: add {\"type\": \"mount\"} to /linux/namespaces"
+	if len(c.spec.Mounts) > 0 {
+		c.fail("/mounts", "", text)
+	}
+	if len(c.linux.MaskedPaths) > 0 {
+		c.fail("/linux/maskedPaths", "", text)
+	}
+	if len(c.linux.ReadonlyPaths) > 0 {
+		c.fail("/linux/readonlyPaths", "", text)
+	}
+	if c.spec.Root.Readonly {
+		c.fail("/root/readonly", "", text)
+	}
+	if c.linux.RootfsPropagation != "" {
+		c.fail("/linux/rootfsPropagation", "", text)
+	}
+	if c.spec.Process != nil && c.spec.Process.Terminal {
+		// No devpts of its own: the terminal comes from the host's.
+		c.early = append(c.early, Step{Op: OpConsole, Field: "/process/terminal"})
+	}
+	c.late = append(c.late, Step{Op: OpChroot, Field: "/root/path", Source: c.onHost(c.spec.Root.Path)})
+}
+
+func (c *compiler) before() {
+	// A slave: the host's unmounts still reach the container (or the host could
+	// not let go of a disk), nothing of ours reaches the host.
+	c.early = append(c.early, Step{Op: OpPropagation, Field: "/linux/rootfsPropagation", Propagation: unix.MS_SLAVE | unix.MS_REC})
+	c.root()
+	if len(c.linux.MaskedPaths) > 0 {
+		s := Step{Op: OpNull, Field: "/linux/maskedPaths"}
+		if c.UserNS { // where mknod(2) is not allowed, the host's is masked with
+			s = c.hostDevice(s, "/dev/null", unix.S_IFCHR, unix.Mkdev(1, 3))
+		}
+		c.early = append(c.early, s)
+	}
+	for i := range c.spec.Mounts {
+		c.mount(i, &c.spec.Mounts[i])
+	}
+	if !c.boundOn("/dev") {
+		c.devices()
+	}
+	if c.spec.Process != nil && c.spec.Process.Terminal {
+		c.early = append(c.early, Step{Op: OpConsole, Field: "/process/terminal", Target: "/dev/console"})
+	}
+}
+
+// root attaches the tree of root.path. It starts as a slave, so that a shared
+// host mount never sees what is mounted in it; "shared" then is a peer group of
+// its own, as the specification says.
+func (c *compiler) root() {
+	s := Step{
+		Op: OpRoot, Field: "/root/path", Source: c.onHost(c.spec.Root.Path), Target: "/",
+		Propagation: unix.MS_SLAVE | unix.MS_REC, Flags: c.userNS() | FlagBind | FlagRec, FD: c.Privileged,
+	}
+	if word := c.linux.RootfsPropagation; word != "" {
+		p, ok := propagation(word)
+		switch {
+		case !ok:
+			c.fail("/linux/rootfsPropagation", "", strconv.Quote(word)+" is not one of shared, slave, private, unbindable")
+		case p&(unix.MS_PRIVATE|unix.MS_UNBINDABLE) != 0:
+			s.Propagation = unix.MS_PRIVATE | unix.MS_REC
+			if p&unix.MS_PRIVATE != 0 && c.NoPivot {
+				c.fail("/linux/rootfsPropagation", "", "private does not go with --no-pivot")
+			}
+		}
+	}
+	c.early = append(c.early, s)
+}
+
+func (c *compiler) userNS() uint64 {
+	if c.UserNS {
+		return FlagUserNS
+	}
+	return 0
+}
+
+// boundOn tells whether a bind mount covers the directory.
+func (c *compiler) boundOn(dir string) bool {
+	return slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool {
+		return inside(m.Destination) == dir &&
+			(slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"))
+	})
+}
+
+func (c *compiler) after() {
+	if c.NoPivot {
+		c.late = append(c.late, Step{Op: OpMove, Field: "/root/path"})
+	} else {
+		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path"})
+	}
+	c.late = append(c.late, Step{Op: OpStdio, Field: "/process"})
+	for i, p := range c.linux.ReadonlyPaths {
+		c.late = append(c.late, Step{Op: OpReadonly, Field: at("/linux/readonlyPaths", i), Target: c.absolute("/linux/readonlyPaths", i, p)})
+	}
+	for i, p := range c.linux.MaskedPaths {
+		c.late = append(c.late, Step{Op: OpMask, Field: at("/linux/maskedPaths", i), Target: c.absolute("/linux/maskedPaths", i, p)})
+	}
+	for i := range c.early {
+		if s := &c.early[i]; s.has(FlagSeal) {
+			c.late = append(c.late, Step{Op: OpSeal, Field: s.Field, Target: s.Target})
+		}
+	}
+	if c.spec.Root.Readonly {
+		c.late = append(c.late, Step{Op: OpRootReadonly, Field: "/root/readonly", Target: "/"})
+	}
+	// Last, or our own mounts would travel through what becomes shared.
+	if p, _ := propagation(c.linux.RootfsPropagation); p&(unix.MS_SHARED|unix.MS_UNBINDABLE) != 0 {
+		c.late = append(c.late, Step{Op: OpRootPropagation, Field: "/linux/rootfsPropagation", Propagation: p})
+	}
+}
+
+func (c *compiler) absolute(field string, i int, p string) string {
+	if !path.IsAbs(p) {
+		c.fail(at(field, i), p, "must be an absolute path")
+	}
+	return inside(p)
+}
+
+// mount compiles one entry of mounts.
+func (c *compiler) mount(i int, m *specs.Mount) {
+	field := at("/mounts", i)
+	s := Step{Op: OpMount, Field: field, Source: m.Source, Target: inside(m.Destination), Type: m.Type, Flags: c.userNS()}
+	if m.Destination == "" {
+		c.fail(field+"/destination", "", "is missing")
+		return
+	}
+	var super []string
+	var strange []int
+	for j, word := range m.Options {
+		switch o, known := findOption(word); {
+		case !known:
+			strange = append(strange, j)
+			s.Data = append(s.Data, splitData(word)...)
+		case o.kind == kindSuper:
+			super = append(super, word)
+		default:
+			s.option(word)
+		}
+	}
+	if s.has(FlagRemount) {
+		s.Type, s.Source, s.Flags = "", "", s.Flags&^(FlagBind|FlagRec)
+		s.Data = append(super, s.Data...)
+	} else if s.has(FlagBind) {
+		c.bind(&s, m, strange)
+	} else {
+		s.Data = append(super, s.Data...)
+		c.filesystem(&s, m)
+	}
+	c.checkProc(&s)
+	c.early = append(c.early, s)
+}
+
+// bind completes a bind mount, for which the type does not matter and no
+// filesystem is there to understand an unknown word.
+func (c *compiler) bind(s *Step, m *specs.Mount, strange []int) {
+	for _, j := range strange {
+		c.fail(at(s.Field+"/options", j), "", strconv.Quote(m.Options[j])+" is not an option of a bind mount")
+	}
+	if m.Source == "" {
+		c.fail(s.Field+"/source", "", "a bind mount needs a source")
+	}
+	if s.has(FlagCopyUp) {
+		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
+	}
+	s.Source, s.Type, s.Data, s.FD = c.onHost(m.Source), "", nil, c.Privileged
+	if s.Target == "/proc" || s.Target == "/sys" {
+		s.Flags |= FlagReal
+	}
+}
+
+// filesystem completes a mount of a filesystem type.
+func (c *compiler) filesystem(s *Step, m *specs.Mount) {
+	switch s.Type {
+	case "":
+		c.fail(s.Field+"/type", "", "is missing (or add \"bind\" to the options)")
+	case "bind":
+		c.fail(s.Field+"/options", "", "a mount of type bind needs the option bind or rbind")
+	case "proc":
+		s.Flags |= FlagReal
+	case "sysfs":
+		s.Flags |= FlagReal
+		if c.UserNS && !c.NetNS {
+			s.Flags |= FlagSysfs
+		}
+	case "cgroup", "cgroup2":
+		s.Type, s.Source = "cgroup2", "cgroup"
+		if c.Cgroup != "" {
+			s.Source, s.Flags = c.Cgroup, s.Flags|FlagCgroup
+		}
+	case "tmpfs":
+		// Later mounts may need mount points in it, so read-only comes last.
+		if (s.Set|s.RSet)&attrRO != 0 {
+			s.Flags |= FlagSeal
+		}
+	case "devpts":
+		c.devpts(s)
+	}
+	if s.has(FlagCopyUp) && s.Type != "tmpfs" {
+		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
+	}
+	if s.Set&attrRO != 0 && path.IsAbs(m.Source) {
+		// A read-only disk refuses a filesystem that might write. The kinds
+		// without a disk are often shared: a read-only sysfs would be so for
+		// every container of the same network namespace.
+		s.Data = append(s.Data, "ro")
+	}
+	if label := c.linux.MountLabel; label != "" && labelled(s.Type) {
+		s.Data = append(s.Data, "context=\""+label+"\"")
+	}
+	if s.Target == "/sys" {
+		s.Flags |= FlagReal
+	}
+}
+
+// labelled tells whether a filesystem takes an SELinux context as an option.
+func labelled(fstype string) bool {
+	switch fstype {
+	case "proc", "sysfs", "mqueue", "cgroup2":
+		return false
+	}
+	return true
+}
+
+// devpts drops gid= (mostly 5, tty) when the user namespace has no such group:
+// the kernel would refuse the mount.
+func (c *compiler) devpts(s *Step) {
+	if !c.UserNS || len(c.linux.GIDMappings) == 0 {
+		return
+	}
+	s.Data = slices.DeleteFunc(s.Data, func(word string) bool {
+		text, ok := strings.CutPrefix(word, "gid=")
+		gid, err := strconv.ParseUint(text, 10, 32)
+		return ok && err == nil && !slices.ContainsFunc(c.linux.GIDMappings, func(m specs.LinuxIDMapping) bool {
+			return gid >= uint64(m.ContainerID) && gid < uint64(m.ContainerID)+uint64(m.Size)
+		})
+	})
+}
+
+// checkProc refuses mounts that would let the container forge what is read from
+// /proc (CVE-2019-16884 and its kin). Apply repeats it with descriptors, for
+// paths that lead there by a symbolic link.
+func (c *compiler) checkProc(s *Step) {
+	switch {
+	case s.Target == "/proc":
+		if s.Type != "proc" && !s.has(FlagBind|FlagRemount) {
+			c.fail(s.Field+"/destination", "/proc", "only procfs may be mounted here")
+		}
+	case strings.HasPrefix(s.Target, "/proc/") && !allowedOnProc(s.Target):
+		c.fail(s.Field+"/destination", s.Target, "nothing may be mounted here: it could hide or forge what /proc says")
+	}
+}
+
+// allowedOnProc lists what such as lxcfs replaces with a container's view.
+func allowedOnProc(target string) bool {
+	switch target {
+	case "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
+		"/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
+		"/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled":
+		return true
+	}
+	return false
+}
