@@ -133,7 +133,7 @@ func stateFiles(root string) []string {
 		if err != nil || path == root {
 			return nil
 		}
-		if d.IsDir() && d.Name() == "seccomp-cache" {
+		if d.IsDir() && d.Name() == "@seccomp" {
 			return fs.SkipDir
 		}
 		all = append(all, path)

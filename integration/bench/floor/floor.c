@@ -109,12 +109,14 @@ static void devices(void)
 		{ "/proc/self/fd/2", "dev/stderr" },
 	};
 
-	umask(0);
+	mode_t mask = umask(0);
+
 	for (size_t i = 0; i < sizeof(nodes) / sizeof(*nodes); i++)
 		check(mknod(nodes[i].path, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)),
 		      nodes[i].path);
 	for (size_t i = 0; i < sizeof(links) / sizeof(*links); i++)
 		check(symlink(links[i][0], links[i][1]), links[i][1]);
+	umask(mask);
 }
 
 static void hide(void)
@@ -150,18 +152,18 @@ static void loopback(void)
 	close(fd);
 }
 
-static void install(const char *path)
-{
-	static struct sock_filter code[BPF_MAXINSNS];
-	int fd = check(open(path, O_RDONLY | O_CLOEXEC), path);
-	int size = check(read(fd, code, sizeof(code)), path);
-	struct sock_fprog program = { .len = size / sizeof(*code), .filter = code };
+static struct sock_filter code[BPF_MAXINSNS];
+static struct sock_fprog program = { .filter = code };
 
+static void load(const char *path)
+{
+	int fd = check(open(path, O_RDONLY | O_CLOEXEC), path);
+
+	program.len = check(read(fd, code, sizeof(code)), path) / sizeof(*code);
 	close(fd);
-	check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
 }
 
-static void child(const char *rootfs, const char *filter, char *argv[])
+static void child(const char *rootfs, char *argv[])
 {
 	struct mount_attr slave = { .propagation = MS_SLAVE }, readonly = { .attr_set = RDONLY };
 
@@ -180,8 +182,8 @@ static void child(const char *rootfs, const char *filter, char *argv[])
 	hide();
 	check(syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &readonly, sizeof(readonly)), "read-only root");
 	check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
-	if (strcmp(filter, "-"))
-		install(filter);
+	if (program.len)
+		check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
 	execve(argv[0], argv, (char *[]){ "PATH=/bin", NULL });
 	err(127, "floor: %s", argv[0]);
 }
@@ -190,6 +192,8 @@ int main(int argc, char *argv[])
 {
 	if (argc < 5)
 		errx(125, "usage: floor CGROUP ROOTFS FILTER|- COMMAND [ARG]...");
+	if (strcmp(argv[3], "-"))
+		load(argv[3]);
 	check(mkdir(argv[1], 0755), argv[1]);
 	int pidfd, cgroup = check(open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC), argv[1]);
 	struct clone_args args = {
@@ -202,7 +206,7 @@ int main(int argc, char *argv[])
 	int pid = check(syscall(SYS_clone3, &args, sizeof(args)), "clone3"), status;
 
 	if (pid == 0)
-		child(argv[2], argv[3], argv + 4);
+		child(argv[2], argv + 4);
 	check(waitpid(pid, &status, 0), "waitpid");
 	check(rmdir(argv[1]), argv[1]);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
