@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -133,11 +134,34 @@ func (r *Runtime) compile(config *Config, id string, o CreateOptions) (*Plan, er
 	for _, w := range plan.Warnings {
 		r.warn(w)
 	}
-	return plan, nil
+	plan.Spawn.Inherit = inherit
+	// What the caller left open must reach neither hooks nor the init.
+	return plan, os.NewSyscallError("close_range", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC))
 }
 
 func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
+	// The cache lives in the state root, which the first container makes.
+	if fd, err := r.openRoot(true); err == nil {
+		_ = unix.Close(fd)
+	}
 	return seccomp.Load(r.Root, profile, r.Seccomp)
+}
+
+// Plan compiles the plan that Create would carry out, and touches nothing: it does not
+// even fill the cache of filters.
+func (r *Runtime) Plan(bundle string) (*Plan, error) {
+	plan, err := r.dryPlan(bundle)
+	return plan, wrap("plan", "", err)
+}
+
+func (r *Runtime) dryPlan(bundle string) (*Plan, error) {
+	config, err := r.load(bundle)
+	if err != nil {
+		return nil, err
+	}
+	return Compile(config, "ID", PlanOptions{
+		Filter: func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) },
+	})
 }
 
 // checkConsole: a detached terminal needs somebody who takes its master.
@@ -254,16 +278,24 @@ func (c *creation) spawn() (err error) {
 	if c.conn, c.child, err = namespaces.Pair(); err != nil {
 		return err
 	}
-	inherit, _, _ := inherited(c.o.PreserveFDs)
-	s.Inherit, s.Child, s.Cgroup = inherit, c.child, c.group.FD()
-	s.Args = []string{initName, strconv.Itoa(3 + inherit)}
+	s.Child, s.Cgroup = c.child, c.group.FD()
+	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
 	s.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}
+	keepOnExec(s.Inherit, true)
 	c.proc, err = namespaces.Spawn(s)
+	keepOnExec(s.Inherit, false)
 	_ = c.child.Close()
 	if err != nil {
 		return at("/linux/namespaces", "", err)
 	}
 	return nil
+}
+
+// keepOnExec marks the n preserved descriptors as kept, or closed, on execve.
+func keepOnExec(n int, keep bool) {
+	for fd := 3; fd < 3+n; fd++ {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 1-boolInt(keep)) // FD_CLOEXEC is 1
+	}
 }
 
 // prepare does what only needs the child's pid, while the child boots.

@@ -29,7 +29,10 @@ func Init() {
 	goruntime.LockOSThread()
 	debug.SetGCPercent(-1)
 	namespaces.RestoreNofile()
-	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(parseFD(os.Args[1]))}
+	conn := parseFD(os.Args[1])
+	// Hooks must not get the descriptors that the process will keep.
+	_ = unix.CloseRange(3, uint(conn), unix.CLOSE_RANGE_CLOEXEC)
+	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(conn)}
 	i.umask = unix.Umask(0)
 	i.main()
 	os.Exit(1)
@@ -129,6 +132,8 @@ func (i *initer) apply(s *Step) error {
 		return i.hook(s)
 	case opSysctl:
 		return i.root.Proc().Sysctl(s.Args[0], s.Args[1])
+	case opSession:
+		return i.session(s)
 	case opCwd:
 		return i.makeCwd(s.Args[0])
 	case opHome:
@@ -176,11 +181,35 @@ func (i *initer) makeCwd(dir string) error {
 }
 
 func (i *initer) findHome(uid int64) error {
-	i.home = "/"
-	if home := i.root.Home(uint32(uid)); home != "" {
-		i.home = home
+	home, err := i.root.Home(uint32(uid))
+	if i.home = home; home == "" {
+		i.home = "/"
 	}
-	return nil
+	return err
+}
+
+// session makes the init the leader of a new session, so that it has no way to the
+// caller's terminal (TIOCSTI), and gives it the container's own terminal if there is one.
+func (i *initer) session(s *Step) error {
+	if _, err := unix.Setsid(); err != nil {
+		return os.NewSyscallError("setsid", err)
+	}
+	peer := i.root.Peer()
+	if peer < 0 {
+		return nil
+	}
+	if height, width := s.Nums[0], s.Nums[1]; height != 0 || width != 0 {
+		size := unix.Winsize{Row: uint16(height), Col: uint16(width)}
+		if err := unix.IoctlSetWinsize(peer, unix.TIOCSWINSZ, &size); err != nil {
+			return os.NewSyscallError("set terminal size", err)
+		}
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(peer, fd, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	return os.NewSyscallError("set controlling terminal", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
 }
 
 // lookup finds the program as execvp(3) will, so that a missing one fails at create,
@@ -284,7 +313,7 @@ func (i *initer) applyProcess(s *Step) error {
 	case opRlimit:
 		return setRlimit(s)
 	case opStdio:
-		return ownStdio(uint32(s.Nums[0]))
+		return ownStdio(uint32(s.Nums[0]), i.root.Peer() >= 0)
 	case opChdir:
 		return chdir(s.Args[0], len(s.Nums) > 0)
 	case opSeccomp:
@@ -294,7 +323,7 @@ func (i *initer) applyProcess(s *Step) error {
 	case opBounding:
 		return dropBounding(s.Nums[0])
 	case opUser:
-		return become(s.Nums)
+		return i.become(s.Nums)
 	case opCaps:
 		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
 	case opAmbient:

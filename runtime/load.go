@@ -133,7 +133,8 @@ func (d *decoder) finish() error {
 		}
 	}
 	if d.err != nil {
-		d.problems.List = append(d.problems.List, d.syntax())
+		p := d.syntax()
+		d.problems.add(p.Field, p.Text, p.Instead)
 	}
 	return d.problems.orNil()
 }
@@ -155,13 +156,13 @@ func (d *decoder) syntax() Problem {
 	case !errors.As(d.err, &e):
 		return Problem{Text: d.err.Error(), Instead: "write valid JSON"}
 	case errors.Is(e.Err, jsontext.ErrDuplicateName):
-		return Problem{Field: shorten(string(e.JSONPointer)), Text: "appears twice", Instead: "keep one of them"}
+		return Problem{Field: string(e.JSONPointer), Text: "appears twice", Instead: "keep one of them"}
 	}
 	before := d.data[:min(int(e.ByteOffset), len(d.data))]
 	line, column := bytes.Count(before, []byte("\n"))+1, len(before)-bytes.LastIndexByte(before, '\n')
 	text := strings.TrimPrefix(e.Err.Error(), "jsontext: ")
 	return Problem{
-		Field:   shorten(string(e.JSONPointer)),
+		Field:   string(e.JSONPointer),
 		Text:    fmt.Sprintf("is not JSON: %s at line %d, column %d", text, line, column),
 		Instead: "correct it there",
 	}
@@ -178,7 +179,7 @@ func shorten(pointer string) string {
 
 // report notes a problem of the value read last.
 func (d *decoder) report(text, instead string) {
-	d.problems.add(shorten(string(d.in.StackPointer())), text, instead)
+	d.problems.add(string(d.in.StackPointer()), text, instead)
 }
 
 // mismatch skips the next value because it is not what is wanted there.

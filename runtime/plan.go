@@ -25,6 +25,7 @@ const (
 	opHostname                 // Args: name
 	opDomainname               // Args: name
 	opKeyring                  // Args: name of the session keyring
+	opSession                  // Nums: height and width of the terminal, 0: leave them
 	opOutside                  // let the parent run prestart and createRuntime hooks
 	opHook                     // Args: state, path, args…, env…; Nums: timeout in seconds, len(args)
 	opSysctl                   // Args: key, value
@@ -85,8 +86,8 @@ type PlanOptions struct {
 // config gives none, as the spec has it; otherwise such a process gets 0022.
 const AnnotationUmask = "run.husk.umask"
 
-// namespaceTypes is ordered as /proc/PID/ns lists are read: user last, for it changes the rights over the others.
-var namespaceTypes = []struct {
+// namespaceFlags is ordered as /proc/PID/ns lists are read: user last, for it changes the rights over the others.
+var namespaceFlags = []struct {
 	name specs.LinuxNamespaceType
 	flag uintptr
 }{
@@ -101,7 +102,7 @@ var namespaceTypes = []struct {
 }
 
 func namespaceFlag(t specs.LinuxNamespaceType) uintptr {
-	for _, n := range namespaceTypes {
+	for _, n := range namespaceFlags {
 		if n.name == t {
 			return n.flag
 		}
@@ -213,11 +214,24 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 		p.add(opDomainname, "/domainname", spec.Domainname)
 	}
 	p.rootfs(before)
+	p.session()
 	hooks := hooksOf(spec)
 	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
 		p.add(opOutside, "/hooks")
 	}
 	p.hooks("createContainer", hooks.CreateContainer, specs.StateCreating, id)
+}
+
+// session: a new session always, with the terminal's size if the config gives one.
+func (p *Plan) session() {
+	height, width, field := int64(0), int64(0), ""
+	if proc := p.config.Spec.Process; proc != nil && proc.Terminal {
+		field = "/process/terminal"
+		if proc.ConsoleSize != nil {
+			height, width = int64(proc.ConsoleSize.Height), int64(proc.ConsoleSize.Width)
+		}
+	}
+	p.addNums(opSession, field, height, width)
 }
 
 // settle adds the pivot and what makes the new root final. What still writes comes
@@ -452,6 +466,11 @@ func (s *Step) String() string {
 		return "set domain name " + s.Args[0]
 	case opKeyring:
 		return "join session keyring " + s.Args[0]
+	case opSession:
+		if s.Field == "" {
+			return "start a new session without a terminal"
+		}
+		return "start a new session with the container's terminal"
 	case opOutside:
 		return "run prestart and createRuntime hooks in the runtime's namespaces"
 	case opHook:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -51,13 +52,17 @@ func setRlimit(s *Step) error {
 	return nil
 }
 
-// ownStdio gives pipes on stdin, stdout and stderr to the container's user, who could
-// otherwise not reopen them as /dev/stdout. Files, sockets and terminals stay as they
-// are: they belong to the caller.
-func ownStdio(uid uint32) error {
+// ownStdio gives pipes on stdin, stdout and stderr, and the container's own terminal,
+// to the container's user, who could otherwise not reopen them as /dev/stdout. Files,
+// sockets and the caller's terminal stay as they are: they belong to the caller.
+func ownStdio(uid uint32, terminal bool) error {
 	for fd := range 3 {
 		var st unix.Stat_t
-		if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid == uid {
+		if unix.Fstat(fd, &st) != nil || st.Uid == uid {
+			continue
+		}
+		kind := st.Mode & unix.S_IFMT
+		if kind != unix.S_IFIFO && !(terminal && kind == unix.S_IFCHR) {
 			continue
 		}
 		err := unix.Fchown(fd, int(uid), -1)
@@ -95,7 +100,7 @@ func chdir(dir string, tolerant bool) error {
 // become changes to uid nums[0], gid nums[1] and the groups that follow. The raw calls
 // concern this thread alone, which is the one that will execve; capabilities survive
 // the change until setCaps.
-func become(nums []int64) error {
+func (i *initer) become(nums []int64) error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
@@ -103,7 +108,7 @@ func become(nums []int64) error {
 	for k := range groups {
 		groups[k] = uint32(nums[k+2])
 	}
-	if err := setGroups(groups); err != nil {
+	if err := i.setGroups(groups); err != nil {
 		return err
 	}
 	gid, uid := uintptr(nums[1]), uintptr(nums[0])
@@ -118,20 +123,20 @@ func become(nums []int64) error {
 
 // setGroups: a user namespace made without privilege forbids setgroups, and then an
 // empty list cannot be asked for; the caller's groups show as nogroup.
-func setGroups(groups []uint32) error {
+func (i *initer) setGroups(groups []uint32) error {
 	var p unsafe.Pointer
 	if len(groups) > 0 {
 		p = unsafe.Pointer(&groups[0])
 	}
 	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(p), 0)
-	if errno == 0 || errno == unix.EPERM && len(groups) == 0 && setgroupsDenied() {
+	if errno == 0 || errno == unix.EPERM && len(groups) == 0 && i.setgroupsDenied() {
 		return nil
 	}
 	return fmt.Errorf("setgroups %v: %w", groups, errno)
 }
 
-func setgroupsDenied() bool {
-	b, err := os.ReadFile("/proc/self/setgroups")
+func (i *initer) setgroupsDenied() bool {
+	b, err := i.root.Proc().Read("self/setgroups", 16)
 	return err == nil && strings.HasPrefix(string(b), "deny")
 }
 
@@ -164,6 +169,7 @@ func (i *initer) execute(s *Step) error {
 	if err != nil {
 		return err
 	}
+	keepOnExec(inherit, true)
 	i.announce()
 	closeAllBut(3+inherit, i.conn.FD())
 	best, errno := 0, unix.ENOENT
@@ -232,13 +238,13 @@ func environment(env []string, home string) []string {
 // closeAllBut closes every descriptor from first on, save keep.
 func closeAllBut(first, keep int) {
 	if keep < first {
-		_ = unix.CloseRange(uint(first), ^uint(0)>>33, 0)
+		_ = unix.CloseRange(uint(first), math.MaxInt32, 0)
 		return
 	}
 	if keep > first {
 		_ = unix.CloseRange(uint(first), uint(keep-1), 0)
 	}
-	_ = unix.CloseRange(uint(keep+1), ^uint(0)>>33, 0)
+	_ = unix.CloseRange(uint(keep+1), math.MaxInt32, 0)
 }
 
 // exitCode is the status a shell gives for a program that could not be executed: 127

@@ -212,7 +212,10 @@ func (r *Runtime) takeOver(e *entry) error {
 	if rec.Phase == phaseCreated {
 		return ErrExist
 	}
-	return r.destroy(e, rec)
+	if err := r.destroy(e, rec); err != nil {
+		return err
+	}
+	return ErrNotExist // the directory went with it: make a new one
 }
 
 // lock takes the directory's lock, waiting up to lockPatience. ErrNotExist: the

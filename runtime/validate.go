@@ -3,11 +3,13 @@ package runtime
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Problem is one mistake in config.json.
@@ -38,7 +40,14 @@ func (p *Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// add keeps the report to a line per problem, whatever the pointer is made of.
 func (p *Problems) add(field, text, instead string) {
+	field = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '\ufffd'
+		}
+		return r
+	}, shorten(field))
 	p.List = append(p.List, Problem{field, text, instead})
 }
 
@@ -59,6 +68,7 @@ func Validate(c *Config) (warnings []Problem, err error) {
 		v.linux = &specs.Linux{}
 	}
 	v.top()
+	v.root(c.Bundle)
 	if c.Spec.Process != nil {
 		v.process(c.Spec.Process)
 	}
@@ -71,6 +81,7 @@ func Validate(c *Config) (warnings []Problem, err error) {
 	v.paths()
 	v.resources()
 	v.timeOffsets()
+	v.netDevices()
 	v.rest()
 	v.unsupported(c)
 	return v.warnings.List, v.problems.orNil()
@@ -119,13 +130,28 @@ func (v *validator) top() {
 	} else if !isVersion1(v.Version) {
 		v.bad("/ociVersion", quote(v.Version)+" is not a version 1 of the specification", "write 1.MINOR.PATCH, as in "+quote(specs.Version))
 	}
-	if v.Root == nil || v.Root.Path == "" {
-		v.bad("/root/path", "is missing", "write the path of the directory that becomes /")
-	}
 	v.name("/hostname", v.Hostname)
 	v.name("/domainname", v.Domainname)
 	if _, ok := v.Annotations[""]; ok {
 		v.bad("/annotations", "has an entry without a name", "name it in reverse domain notation, as in \"com.example.key\"")
+	}
+}
+
+// root looks at the directory early, for the sake of the message.
+func (v *validator) root(bundle string) {
+	if v.Root == nil || v.Root.Path == "" {
+		v.bad("/root/path", "is missing", "write the path of the directory that becomes /")
+		return
+	}
+	path := v.Root.Path
+	if path[0] != '/' {
+		path = filepath.Join(bundle, path)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err == unix.ENOENT {
+		v.bad("/root/path", quote(path)+" does not exist", "write the path of a directory, relative to the bundle or absolute")
+	} else if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		v.bad("/root/path", quote(path)+" is not a directory", "write the path of a directory, relative to the bundle or absolute")
 	}
 }
 
@@ -159,8 +185,8 @@ func (v *validator) name(field, name string) {
 	if name == "" {
 		return
 	}
-	if !v.has(specs.UTSNamespace) {
-		v.bad(field, "would rename the host, as there is no uts namespace", "add {\"type\": \"uts\"} to /linux/namespaces")
+	if !v.separate(specs.UTSNamespace) {
+		v.bad(field, "would rename the host", "add {\"type\": \"uts\"} to /linux/namespaces")
 	}
 	if len(name) > 64 {
 		v.bad(field, fmt.Sprintf("has %d bytes", len(name)), "write at most 64")

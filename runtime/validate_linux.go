@@ -88,6 +88,9 @@ func (v *validator) mappings() {
 	const uids, gids = "/linux/uidMappings", "/linux/gidMappings"
 	l := v.linux
 	if len(l.UIDMappings) == 0 && len(l.GIDMappings) == 0 {
+		if v.isNew(specs.UserNamespace) {
+			v.warn(uids, "is missing, so nobody in the user namespace can own a file", "map container id 0 with uidMappings and gidMappings")
+		}
 		return
 	}
 	switch n := v.namespace(specs.UserNamespace); {
@@ -379,4 +382,25 @@ func (v *validator) timeOffsets() {
 			v.bad(pointer(field, clock, "nanosecs"), fmt.Sprintf("is %d", o.Nanosecs), "write a number up to 999999999")
 		}
 	}
+}
+
+// netDevices checks the names that devices get in the container's network namespace.
+func (v *validator) netDevices() {
+	const field = "/linux/netDevices"
+	if len(v.linux.NetDevices) > 0 && !v.separate(specs.NetworkNamespace) {
+		v.bad(field, "needs a network namespace of its own", "add {\"type\": \"network\"} to /linux/namespaces")
+	}
+	for host, d := range v.linux.NetDevices {
+		if !isDeviceName(host) {
+			v.bad(pointer(field, host), "is not the name of a network device", "write up to 15 characters without / and spaces")
+		}
+		if d.Name != "" && !isDeviceName(d.Name) {
+			v.bad(pointer(field, host, "name"), quote(d.Name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
+		}
+	}
+}
+
+// isDeviceName is the kernel's dev_valid_name.
+func isDeviceName(s string) bool {
+	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r")
 }
