@@ -24,7 +24,7 @@ show() {
 }
 
 # A busybox without an interpreter: it has to run where no library is.
-busybox() {
+static_busybox() {
 	for b in /bin/busybox.static /usr/lib/busybox/busybox-static "$(command -v busybox)"; do
 		if [ -x "$b" ] && ! ldd "$b" >/dev/null 2>&1; then
 			echo "$b"
@@ -47,7 +47,7 @@ limit() {
 
 mkdir -p "$tmp/bundle/rootfs/bin"
 cd "$tmp/bundle"
-cp "$(busybox)" rootfs/bin/busybox
+cp "$(static_busybox)" rootfs/bin/busybox
 rootfs/bin/busybox --install rootfs/bin
 
 say 'A container whose process waits for a signal'
@@ -69,7 +69,7 @@ show husk spec $rootless sh -c '
   echo "I am process $$ on host $(hostname), user $(id -u)."
   echo "Processes:" /proc/[0-9]*
   echo "Interfaces: $(ls /sys/class/net | tr "\n" " ")"
-  echo "Cgroup: $(cat /proc/self/cgroup), at most $(cat /sys/fs/cgroup/pids.max 2>/dev/null || echo "(no pids controller)") processes."
+  echo "Cgroup: $(grep ^0:: /proc/self/cgroup), at most $(cat /sys/fs/cgroup/pids.max 2>/dev/null || echo "(no pids controller)") processes."
   echo "$(grep -c . /proc/mounts) mounts; the root is $(grep " / " /proc/mounts | grep -q " ro," && echo read-only || echo writable)."
   grep -E "^(CapEff|NoNewPrivs|Seccomp):" /proc/self/status
   touch /file 2>&1'

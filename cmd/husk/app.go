@@ -46,6 +46,10 @@ func (a *app) main(args []string) int {
 		return status
 	}
 	a.report(err)
+	return exitStatus(err)
+}
+
+func exitStatus(err error) int {
 	var re *runtime.Error
 	switch {
 	case errors.Is(err, errUnknown):
@@ -111,14 +115,6 @@ func (c *command) arity(args []string) error {
 		return usage(hint, "%s: too many arguments: %q", c.name, args)
 	}
 	return nil
-}
-
-// newFlags returns a flag set that prints nothing by itself.
-func newFlags(name string) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {}
-	return fs
 }
 
 // flagHint explains a flag that the command does not have: the usual reason is a

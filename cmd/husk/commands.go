@@ -47,12 +47,3 @@ func find(name string) *command {
 	}
 	return nil
 }
-
-// short makes -s another name for the flag called long.
-func short(fs *flag.FlagSet, s, long string) {
-	f := fs.Lookup(long)
-	fs.Var(f.Value, s, aliasOf+long)
-}
-
-// aliasOf marks the usage text of a short name, so that help shows both on one line.
-const aliasOf = "short for --"

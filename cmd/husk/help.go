@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -57,51 +56,4 @@ func (c *command) usage() string {
 		s += " " + c.args
 	}
 	return s
-}
-
-// flags returns the command's flags.
-func (c *command) flags() *flag.FlagSet {
-	fs := newFlags(c.name)
-	c.setup(fs)
-	return fs
-}
-
-func countFlags(fs *flag.FlagSet) (n int) {
-	fs.VisitAll(func(*flag.Flag) { n++ })
-	return n
-}
-
-// printFlags prints one line per flag, its short name first.
-func printFlags(w *tabwriter.Writer, fs *flag.FlagSet) {
-	fs.VisitAll(func(f *flag.Flag) {
-		if isShort(f) {
-			return
-		}
-		name := "    --" + f.Name
-		if s := shortOf(fs, f.Name); s != "" {
-			name = "-" + s + ", --" + f.Name
-		}
-		value, text := flag.UnquoteUsage(f)
-		if value != "" && !isBool(f) {
-			name += " " + strings.ToUpper(value)
-		}
-		fmt.Fprintf(w, "  %s\t%s\n", name, text)
-	})
-}
-
-func isShort(f *flag.Flag) bool { return strings.HasPrefix(f.Usage, aliasOf) }
-
-// shortOf returns the short name of a flag, or "".
-func shortOf(fs *flag.FlagSet, name string) (s string) {
-	fs.VisitAll(func(f *flag.Flag) {
-		if f.Usage == aliasOf+name {
-			s = f.Name
-		}
-	})
-	return s
-}
-
-func isBool(f *flag.Flag) bool {
-	b, ok := f.Value.(interface{ IsBoolFlag() bool })
-	return ok && b.IsBoolFlag()
 }

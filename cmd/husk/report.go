@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
@@ -110,7 +111,7 @@ func (a *app) append(e entry) {
 // line formats e as logrus, which runc uses, would.
 func (e *entry) line(format string) ([]byte, error) {
 	if format == "json" {
-		return json.Marshal(e)
+		return json.Marshal(e, jsontext.AllowInvalidUTF8(true))
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "time=%q level=%s msg=%q", e.Time, e.Level, e.Msg)
