@@ -63,12 +63,14 @@ func (e *FieldError) Unwrap() error { return e.Err }
 // The controller is the file's name up to the dot.
 type row struct {
 	field string // below /linux/resources
-	file  string // "" where the conversion names it, or where v2 has none
+	file  string // "" where v2 has none
 	late  bool
-	conv  func(r *specs.LinuxResources, out *output)
+	conv  func(r *resources, o *output)
 }
 
 const late = true
+
+type resources = specs.LinuxResources
 
 // table is the whole translation from cgroup v1's terms, which the
 // specification speaks, to cgroup v2's files. Order matters: cpu.idle before
@@ -77,35 +79,50 @@ const late = true
 var table = []row{
 	{"cpu/idle", "cpu.idle", false, cpuIdle},
 	{"cpu/shares", "cpu.weight", false, cpuShares},
-	{"cpu/cpus", "cpuset.cpus", false, cpusetCPUs},
-	{"cpu/mems", "cpuset.mems", false, cpusetMems},
-	{"cpu/realtimeRuntime", "", false, cpuRealtimeRuntime},
-	{"cpu/realtimePeriod", "", false, cpuRealtimePeriod},
+	{"cpu/cpus", "cpuset.cpus", false, func(r *resources, o *output) { o.list(r.CPU.Cpus) }},
+	{"cpu/mems", "cpuset.mems", false, func(r *resources, o *output) { o.list(r.CPU.Mems) }},
+	{"cpu/realtimeRuntime", "", false, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimeRuntime) != 0, noRealtime) }},
+	{"cpu/realtimePeriod", "", false, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimePeriod) != 0, noRealtime) }},
 	{"blockIO/weight", "io.bfq.weight", false, ioWeight},
-	{"blockIO/leafWeight", "", false, ioLeafWeight},
+	{"blockIO/leafWeight", "", false, func(r *resources, o *output) { o.lacks(get(r.BlockIO.LeafWeight) != 0, noLeafWeight) }},
 	{"blockIO/weightDevice", "io.bfq.weight", false, ioWeightDevice},
-	{"blockIO/throttleReadBpsDevice", "io.max", false, ioReadBps},
-	{"blockIO/throttleWriteBpsDevice", "io.max", false, ioWriteBps},
-	{"blockIO/throttleReadIOPSDevice", "io.max", false, ioReadIOPS},
-	{"blockIO/throttleWriteIOPSDevice", "io.max", false, ioWriteIOPS},
-	{"hugepageLimits", "", false, hugepages},
+	{"blockIO/throttleReadBpsDevice", "io.max", false, func(r *resources, o *output) { o.throttle("rbps", r.BlockIO.ThrottleReadBpsDevice) }},
+	{"blockIO/throttleWriteBpsDevice", "io.max", false, func(r *resources, o *output) { o.throttle("wbps", r.BlockIO.ThrottleWriteBpsDevice) }},
+	{"blockIO/throttleReadIOPSDevice", "io.max", false, func(r *resources, o *output) { o.throttle("riops", r.BlockIO.ThrottleReadIOPSDevice) }},
+	{"blockIO/throttleWriteIOPSDevice", "io.max", false, func(r *resources, o *output) { o.throttle("wiops", r.BlockIO.ThrottleWriteIOPSDevice) }},
+	{"hugepageLimits", "hugetlb.SIZE.max", false, hugepages},
 	{"rdma", "rdma.max", false, rdma},
-	{"network", "", false, network},
+	{"network", "", false, func(r *resources, o *output) {
+		o.lacks(get(r.Network.ClassID) != 0 || len(r.Network.Priorities) > 0, noNetwork)
+	}},
 
 	{"memory/limit", "memory.max", late, memoryLimit},
 	{"memory/swap", "memory.swap.max", late, memorySwap},
 	{"memory/reservation", "memory.low", late, memoryReservation},
-	{"memory/kernel", "", late, memoryKernel},
-	{"memory/kernelTCP", "", late, memoryKernelTCP},
-	{"memory/swappiness", "", late, memorySwappiness},
-	{"memory/disableOOMKiller", "", late, memoryDisableOOMKiller},
-	{"memory/useHierarchy", "", late, memoryUseHierarchy},
+	{"memory/kernel", "", late, func(r *resources, o *output) { o.ignores(get(r.Memory.Kernel) > 0, noKernelMemory) }},
+	{"memory/kernelTCP", "", late, func(r *resources, o *output) { o.ignores(get(r.Memory.KernelTCP) > 0, noKernelMemory) }},
+	{"memory/swappiness", "", late, func(r *resources, o *output) { o.lacks(r.Memory.Swappiness != nil, noSwappiness) }},
+	{"memory/disableOOMKiller", "", late, func(r *resources, o *output) { o.lacks(get(r.Memory.DisableOOMKiller), noOOMSwitch) }},
+	{"memory/useHierarchy", "", late, func(r *resources, o *output) {
+		o.lacks(r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy, noFlat)
+	}},
 	{"pids/limit", "pids.max", late, pidsLimit},
 	{"cpu/burst", "cpu.max.burst", late, cpuBurst},
 	{"cpu/quota", "cpu.max", late, cpuQuota},
 	{"cpu/period", "cpu.max", late, cpuPeriod},
-	{"unified", "", late, unified},
+	{"unified", "FILE", late, unified},
 }
+
+// What cgroup v2 does not have. Each text says what to do about it.
+const (
+	noRealtime     = "cgroup v2 does not limit realtime scheduling; remove it"
+	noLeafWeight   = "cgroup v2 has no leaf weight; remove it"
+	noNetwork      = "cgroup v2 has neither net_cls nor net_prio; remove it (nftables can match the cgroup instead)"
+	noSwappiness   = "cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)"
+	noOOMSwitch    = "cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)"
+	noFlat         = "cgroup v2 always accounts hierarchically; remove it"
+	noKernelMemory = "ignored, cgroup v2 counts kernel memory in memory/limit"
+)
 
 const pointer = "/linux/resources/"
 
@@ -131,8 +148,18 @@ func (o *output) failAt(sub, format string, args ...any) {
 	o.errs = append(o.errs, &FieldError{Field: pointer + o.field + sub, Err: fmt.Errorf(format, args...)})
 }
 
-func (o *output) warn(text string) {
-	o.warnings = append(o.warnings, pointer+o.field+": "+text)
+// lacks reports, if used, a field whose effect v2 cannot give.
+func (o *output) lacks(used bool, text string) {
+	if used {
+		o.fail("%s", text)
+	}
+}
+
+// ignores warns, if used, of a field without which nothing changes for the container.
+func (o *output) ignores(used bool, text string) {
+	if used {
+		o.warnings = append(o.warnings, pointer+o.field+": "+text)
+	}
 }
 
 // Compile translates resources into limits, in the order to write them, and
@@ -189,98 +216,70 @@ func (o *output) bytes(n int64) (string, bool) {
 	return strconv.FormatInt(n, 10), true
 }
 
-func memoryLimit(r *specs.LinuxResources, out *output) {
-	if v, ok := out.bytes(get(r.Memory.Limit)); ok {
-		out.set(v).Check = get(r.Memory.CheckBeforeUpdate)
+func memoryLimit(r *resources, o *output) {
+	if v, ok := o.bytes(get(r.Memory.Limit)); ok {
+		o.set(v).Check = get(r.Memory.CheckBeforeUpdate)
 	}
 }
 
 // memorySwap: the specification counts memory and swap together, v2 apart.
-func memorySwap(r *specs.LinuxResources, out *output) {
+func memorySwap(r *resources, o *output) {
 	limit, swap := get(r.Memory.Limit), get(r.Memory.Swap)
 	switch {
 	case swap == -1, swap == 0 && limit == -1:
-		out.set("max").Optional = true
+		o.set("max").Optional = true
 	case swap == 0 || limit < -1:
 		// unset, or memoryLimit has complained
 	case swap < 0:
-		out.bytes(swap)
+		o.bytes(swap)
 	case limit <= 0:
-		out.fail("%d needs memory/limit, since it counts memory and swap together; set memory/limit too", swap)
+		o.fail("%d needs memory/limit, since it counts memory and swap together; set memory/limit too", swap)
 	case swap < limit:
-		out.fail("%d is below memory/limit %d, which it includes; write at least that, or -1 for no limit", swap, limit)
+		o.fail("%d is below memory/limit %d, which it includes; write at least that, or -1 for no limit", swap, limit)
 	default:
-		out.set(strconv.FormatInt(swap-limit, 10)).Optional = swap == limit
+		o.set(strconv.FormatInt(swap-limit, 10)).Optional = swap == limit
 	}
 }
 
-func memoryReservation(r *specs.LinuxResources, out *output) {
-	if v, ok := out.bytes(get(r.Memory.Reservation)); ok {
-		out.set(v)
-	}
-}
-
-func memoryKernel(r *specs.LinuxResources, out *output)    { out.noKernel(r.Memory.Kernel) }
-func memoryKernelTCP(r *specs.LinuxResources, out *output) { out.noKernel(r.Memory.KernelTCP) }
-
-// noKernel: harmless to ignore, memory/limit includes kernel memory.
-func (o *output) noKernel(limit *int64) {
-	if get(limit) > 0 {
-		o.warn("ignored, cgroup v2 counts kernel memory in memory/limit")
-	}
-}
-
-func memorySwappiness(r *specs.LinuxResources, out *output) {
-	if r.Memory.Swappiness != nil {
-		out.fail("cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)")
-	}
-}
-
-func memoryDisableOOMKiller(r *specs.LinuxResources, out *output) {
-	if get(r.Memory.DisableOOMKiller) {
-		out.fail("cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)")
-	}
-}
-
-func memoryUseHierarchy(r *specs.LinuxResources, out *output) {
-	if r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy {
-		out.fail("cgroup v2 always accounts hierarchically; remove it")
+func memoryReservation(r *resources, o *output) {
+	if v, ok := o.bytes(get(r.Memory.Reservation)); ok {
+		o.set(v)
 	}
 }
 
 // pidsLimit: 0 is a limit, the container's first process exists already.
-func pidsLimit(r *specs.LinuxResources, out *output) {
+func pidsLimit(r *resources, o *output) {
 	switch n := r.Pids.Limit; {
 	case n == nil:
 	case *n == -1:
-		out.set("max")
+		o.set("max")
 	case *n < 0:
-		out.fail("%d is not a number of processes; write 0 or more, or -1 for no limit", *n)
+		o.fail("%d is not a number of processes; write 0 or more, or -1 for no limit", *n)
 	default:
-		out.set(strconv.FormatInt(*n, 10))
+		o.set(strconv.FormatInt(*n, 10))
 	}
 }
 
-func cpuIdle(r *specs.LinuxResources, out *output) {
+func cpuIdle(r *resources, o *output) {
 	switch n := r.CPU.Idle; {
 	case n == nil:
 	case *n == 0 || *n == 1:
-		out.set(strconv.FormatInt(*n, 10))
+		o.set(strconv.FormatInt(*n, 10))
 	default:
-		out.fail("%d is neither 0 (normal) nor 1 (SCHED_IDLE)", *n)
+		o.fail("%d is neither 0 (normal) nor 1 (SCHED_IDLE)", *n)
 	}
 }
 
-func cpuShares(r *specs.LinuxResources, out *output) {
+func cpuShares(r *resources, o *output) {
 	shares := get(r.CPU.Shares)
 	if shares == 0 {
 		return
 	}
-	if get(r.CPU.Idle) == 1 {
-		out.warn("ignored, an idle group (cpu/idle 1) has no weight")
-		return
+	idle := get(r.CPU.Idle) == 1
+	o.ignores(idle, "ignored, an idle group (cpu/idle 1) has no weight")
+	if !idle {
+		o.set(strconv.FormatUint(weight(shares), 10))
 	}
-	out.set(strconv.FormatUint(weight(shares), 10))
 }
 
 // weight maps shares 2…262144 to weight 1…10000 so that 1024, v1's default,
@@ -300,10 +299,10 @@ func weight(shares uint64) uint64 {
 
 // The bounds are those of the scheduler (kernel/sched: min_cfs_quota_period,
 // max_cfs_quota_period), which answers a bare EINVAL.
-const minCFS, maxPeriod, defaultPeriod = 1000, 1000000, 100000
+const minCFS, maxPeriod = 1000, 1000000
 
 // cpuQuota: a quota alone leaves the period as it is, 100000 in a new group.
-func cpuQuota(r *specs.LinuxResources, out *output) {
+func cpuQuota(r *resources, o *output) {
 	quota, period := get(r.CPU.Quota), get(r.CPU.Period)
 	value := strconv.FormatInt(quota, 10)
 	switch {
@@ -312,51 +311,36 @@ func cpuQuota(r *specs.LinuxResources, out *output) {
 	case quota == -1:
 		value = "max"
 	case quota < minCFS:
-		out.fail("%d is not a quota; write at least %d µs, or -1 for no limit", quota, minCFS)
+		o.fail("%d is not a quota; write at least %d µs, or -1 for no limit", quota, minCFS)
 		return
 	}
 	if period != 0 {
 		value += " " + strconv.FormatUint(period, 10)
 	}
-	out.set(value)
+	o.set(value)
 }
 
-func cpuPeriod(r *specs.LinuxResources, out *output) {
+func cpuPeriod(r *resources, o *output) {
 	period := get(r.CPU.Period)
 	switch {
 	case period == 0:
 	case period < minCFS || period > maxPeriod:
-		out.fail("%d is not a period; write %d to %d µs", period, minCFS, maxPeriod)
+		o.fail("%d is not a period; write %d to %d µs", period, minCFS, maxPeriod)
 	case get(r.CPU.Quota) == 0:
-		out.set("max " + strconv.FormatUint(period, 10)).KeepFirst = true
+		o.set("max " + strconv.FormatUint(period, 10)).KeepFirst = true
 	}
 }
 
-func cpuBurst(r *specs.LinuxResources, out *output) {
+func cpuBurst(r *resources, o *output) {
 	burst, quota := r.CPU.Burst, get(r.CPU.Quota)
 	switch {
 	case burst == nil:
 	case quota > 0 && *burst > uint64(quota):
-		out.fail("%d is above cpu/quota %d; write at most that", *burst, quota)
+		o.fail("%d is above cpu/quota %d; write at most that", *burst, quota)
 	default:
-		out.set(strconv.FormatUint(*burst, 10))
+		o.set(strconv.FormatUint(*burst, 10))
 	}
 }
-
-func cpuRealtimeRuntime(r *specs.LinuxResources, out *output) {
-	if get(r.CPU.RealtimeRuntime) != 0 {
-		out.fail("cgroup v2 does not limit realtime scheduling; remove it")
-	}
-}
-
-func cpuRealtimePeriod(r *specs.LinuxResources, out *output) {
-	if get(r.CPU.RealtimePeriod) != 0 {
-		out.fail("cgroup v2 does not limit realtime scheduling; remove it")
-	}
-}
-
-func cpusetCPUs(r *specs.LinuxResources, out *output) { out.list(r.CPU.Cpus) }
-func cpusetMems(r *specs.LinuxResources, out *output) { out.list(r.CPU.Mems) }
 
 func (o *output) list(list string) {
 	if list == "" {
@@ -381,12 +365,12 @@ func isRange(s string) bool {
 	return err == nil && a <= b
 }
 
-func ioWeight(r *specs.LinuxResources, out *output) {
+func ioWeight(r *resources, o *output) {
 	w := get(r.BlockIO.Weight)
-	if w == 0 || !out.checkWeight("", w) {
+	if w == 0 || !o.checkWeight("", w) {
 		return
 	}
-	l := out.set(strconv.Itoa(int(w)))
+	l := o.set(strconv.Itoa(int(w)))
 	l.AltFile, l.AltValue = "io.weight", bfqToIO(w)
 }
 
@@ -402,31 +386,23 @@ func (o *output) checkWeight(sub string, w uint16) bool {
 func bfqToIO(w uint16) string { return strconv.Itoa(1 + (int(w)-10)*9999/990) }
 
 // ioWeightDevice: 0 takes the device's own weight back, as in cgroup v1.
-func ioWeightDevice(r *specs.LinuxResources, out *output) {
+func ioWeightDevice(r *resources, o *output) {
 	for i, d := range r.BlockIO.WeightDevice {
 		sub := "/" + strconv.Itoa(i)
 		if get(d.LeafWeight) != 0 {
-			out.failAt(sub+"/leafWeight", noLeafWeight)
+			o.failAt(sub+"/leafWeight", noLeafWeight)
 		}
-		dev, ok := out.device(sub, d.LinuxBlockIODevice)
+		dev, ok := o.device(sub, d.LinuxBlockIODevice)
 		w := get(d.Weight)
 		switch {
 		case !ok || d.Weight == nil:
 		case w == 0:
-			l := out.setAt(sub, out.file, dev+" default")
+			l := o.setAt(sub, o.file, dev+" default")
 			l.AltFile, l.AltValue = "io.weight", l.Value
-		case out.checkWeight(sub+"/weight", w):
-			l := out.setAt(sub, out.file, dev+" "+strconv.Itoa(int(w)))
+		case o.checkWeight(sub+"/weight", w):
+			l := o.setAt(sub, o.file, dev+" "+strconv.Itoa(int(w)))
 			l.AltFile, l.AltValue = "io.weight", dev+" "+bfqToIO(w)
 		}
-	}
-}
-
-const noLeafWeight = "cgroup v2 has no leaf weight; remove it"
-
-func ioLeafWeight(r *specs.LinuxResources, out *output) {
-	if get(r.BlockIO.LeafWeight) != 0 {
-		out.fail(noLeafWeight)
 	}
 }
 
@@ -436,22 +412,6 @@ func (o *output) device(sub string, d specs.LinuxBlockIODevice) (string, bool) {
 		return "", false
 	}
 	return strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10), true
-}
-
-func ioReadBps(r *specs.LinuxResources, out *output) {
-	out.throttle("rbps", r.BlockIO.ThrottleReadBpsDevice)
-}
-
-func ioWriteBps(r *specs.LinuxResources, out *output) {
-	out.throttle("wbps", r.BlockIO.ThrottleWriteBpsDevice)
-}
-
-func ioReadIOPS(r *specs.LinuxResources, out *output) {
-	out.throttle("riops", r.BlockIO.ThrottleReadIOPSDevice)
-}
-
-func ioWriteIOPS(r *specs.LinuxResources, out *output) {
-	out.throttle("wiops", r.BlockIO.ThrottleWriteIOPSDevice)
 }
 
 // throttle writes one key at a time: io.max keeps the others of the device.
@@ -470,16 +430,16 @@ func (o *output) throttle(key string, devices []specs.LinuxThrottleDevice) {
 
 // hugepages limits use and reservation: a page reserved by mmap but never
 // touched counts only in rsvd, and exceeding max alone is a SIGBUS.
-func hugepages(r *specs.LinuxResources, out *output) {
+func hugepages(r *resources, o *output) {
 	for i, h := range r.HugepageLimits {
 		sub := "/" + strconv.Itoa(i)
 		if !isPageSize(h.Pagesize) {
-			out.failAt(sub+"/pageSize", "%q is not a page size; write for example 2MB or 1GB", h.Pagesize)
+			o.failAt(sub+"/pageSize", "%q is not a page size; write for example 2MB or 1GB", h.Pagesize)
 			continue
 		}
 		value := strconv.FormatUint(h.Limit, 10)
-		out.setAt(sub, "hugetlb."+h.Pagesize+".max", value)
-		out.setAt(sub, "hugetlb."+h.Pagesize+".rsvd.max", value).Optional = true
+		o.setAt(sub, "hugetlb."+h.Pagesize+".max", value)
+		o.setAt(sub, "hugetlb."+h.Pagesize+".rsvd.max", value).Optional = true
 	}
 }
 
@@ -492,7 +452,7 @@ func isPageSize(s string) bool {
 	return err == nil
 }
 
-func rdma(r *specs.LinuxResources, out *output) {
+func rdma(r *resources, o *output) {
 	for _, dev := range slices.Sorted(maps.Keys(r.Rdma)) {
 		sub, value := "/"+escape(dev), dev
 		if h := r.Rdma[dev].HcaHandles; h != nil {
@@ -503,31 +463,25 @@ func rdma(r *specs.LinuxResources, out *output) {
 		}
 		switch {
 		case dev == "" || strings.ContainsAny(dev, " \t\n/="):
-			out.failAt(sub, "%q is not the name of an RDMA device", dev)
+			o.failAt(sub, "%q is not the name of an RDMA device", dev)
 		case value == dev:
-			out.failAt(sub, "sets nothing; write hcaHandles or hcaObjects")
+			o.failAt(sub, "sets nothing; write hcaHandles or hcaObjects")
 		default:
-			out.setAt(sub, out.file, value)
+			o.setAt(sub, o.file, value)
 		}
-	}
-}
-
-func network(r *specs.LinuxResources, out *output) {
-	if get(r.Network.ClassID) != 0 || len(r.Network.Priorities) > 0 {
-		out.fail("cgroup v2 has neither net_cls nor net_prio; remove it (nftables can match the cgroup instead)")
 	}
 }
 
 // unified takes files by name; each line of a value is a write of its own.
-func unified(r *specs.LinuxResources, out *output) {
+func unified(r *resources, o *output) {
 	for _, file := range slices.Sorted(maps.Keys(r.Unified)) {
 		sub := "/" + escape(file)
 		if problem := checkFile(file); problem != "" {
-			out.failAt(sub, "%q %s", file, problem)
+			o.failAt(sub, "%q %s", file, problem)
 			continue
 		}
 		for line := range strings.SplitSeq(strings.TrimRight(r.Unified[file], "\n"), "\n") {
-			out.setAt(sub, file, line)
+			o.setAt(sub, file, line)
 		}
 	}
 }
@@ -552,97 +506,4 @@ func checkFile(file string) string {
 // escape makes s an element of a JSON pointer (RFC 6901).
 func escape(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
-}
-
-// Apply writes those limits that are late, or those that are not, in order.
-// The error is a [*FieldError].
-func (g *Group) Apply(limits []Limit, late bool) error {
-	var again []Limit
-	for _, l := range limits {
-		if l.Late != late {
-			continue
-		}
-		err := g.apply(l)
-		if l.File == "cpu.max.burst" && errors.Is(err, unix.EINVAL) {
-			// Burst must not exceed quota at any moment: going up it comes after cpu.max, going down before.
-			again = append(again, l)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, l := range again {
-		if err := g.apply(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *Group) apply(l Limit) error {
-	value, err := l.Value, error(nil)
-	if l.KeepFirst {
-		value = g.keepFirst(l)
-	}
-	if l.Check {
-		err = g.checkUsage(l.Value)
-	}
-	if err == nil {
-		err = write(g.fd, l.File, value+"\n")
-	}
-	if l.AltFile != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)) {
-		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); alt == nil {
-			return nil
-		}
-	}
-	if err == nil || l.Optional && errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return &FieldError{Field: l.Field, File: l.File, Value: value, Err: g.reason(l, err)}
-}
-
-// keepFirst puts the word that the file begins with before the rest of the value.
-func (g *Group) keepFirst(l Limit) string {
-	old, _ := read(g.fd, l.File)
-	first, _, ok := strings.Cut(old, " ")
-	_, rest, _ := strings.Cut(l.Value, " ")
-	if !ok {
-		return l.Value
-	}
-	return first + " " + rest
-}
-
-// checkUsage refuses a memory limit that would begin by killing.
-func (g *Group) checkUsage(limit string) error {
-	max, err := strconv.ParseUint(limit, 10, 64)
-	if err != nil {
-		return nil // "max"
-	}
-	file, _ := read(g.fd, "memory.current")
-	if used, _ := strconv.ParseUint(strings.TrimSpace(file), 10, 64); max <= used {
-		return fmt.Errorf("%d bytes are in use and memory/checkBeforeUpdate is set: %w", used, unix.EBUSY)
-	}
-	return nil
-}
-
-// reason adds to an errno what the kernel cannot say with it.
-func (g *Group) reason(l Limit, err error) error {
-	if errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "" {
-		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
-	}
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	list, _ := read(g.fd, "cgroup.controllers")
-	if c := l.Controller(); c != "" && !slices.Contains(strings.Fields(list), c) {
-		return &ControllerError{Controller: c, Group: g.path, Err: err}
-	}
-	switch {
-	case l.AltFile != "":
-		return fmt.Errorf("this kernel has neither %s nor %s: %w", l.File, l.AltFile, err)
-	case l.Controller() == "hugetlb":
-		return fmt.Errorf("this machine has no huge pages of that size (see /sys/kernel/mm/hugepages): %w", err)
-	}
-	return fmt.Errorf("this kernel has no file %s: %w", l.File, err)
 }
