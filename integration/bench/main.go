@@ -15,6 +15,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
@@ -183,13 +184,14 @@ func buildFloor(cache string) (string, error) {
 
 // measure runs this program again as pid 1 of new namespaces and takes its report.
 func (s *setup) measure() (*report, error) {
-	// An interrupt reaches the child as well; this process stays to tidy up.
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
+	// An interrupt kills the child and all in its namespaces; then this tidies up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	config, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	child := exec.Command("/proc/self/exe", insideArg)
+	child := exec.CommandContext(ctx, "/proc/self/exe", insideArg)
 	child.Stdin, child.Stderr = bytes.NewReader(config), os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
@@ -220,11 +222,14 @@ func removeCgroup(name string) error {
 	}
 	defer unix.Close(tree)
 	top := fmt.Sprintf("/proc/self/fd/%d/%s", tree, name)
-	left, _ := filepath.Glob(top + "/*/")
-	for _, dir := range append(left, top) {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+	left, _ := os.ReadDir(top)
+	for _, entry := range left {
+		if entry.IsDir() {
+			os.Remove(filepath.Join(top, entry.Name()))
 		}
+	}
+	if err := os.Remove(top); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

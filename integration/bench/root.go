@@ -134,7 +134,7 @@ func bundle(spec []byte, cgroup string, profile jsontext.Value, args ...string) 
 	linux["cgroupsPath"] = cgroup
 	linux["resources"] = map[string]any{"devices": []any{map[string]any{"allow": false, "access": "rwm"}}}
 	delete(linux, "seccomp")
-	if profile != nil {
+	if len(profile) > 0 {
 		linux["seccomp"] = profile
 	}
 	spaces := []any{}
