@@ -83,8 +83,11 @@ func (r *Root) mask(s *Step) error {
 	}
 	defer shut(target)
 	st, err := statx(target, "", 0)
+	if err == nil && r.isRoot(target) {
+		err = unix.EBUSY
+	}
 	if err != nil {
-		return fact("stat", s.Target, err)
+		return fact("mask", s.Target, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err = r.cover(target, &r.empty, newEmpty)

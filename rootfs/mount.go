@@ -144,10 +144,11 @@ func (t *target) check(s *Step, dir bool) error {
 	return err
 }
 
-// isRoot tells whether the mount point is the container's root directory.
-func (r *Root) isRoot(t *target) bool {
-	st, err := statx(r.fd, "", 0)
-	return err == nil && st.Mnt_id == t.st.Mnt_id && st.Ino == t.st.Ino
+// isRoot tells whether fd is the container's root directory.
+func (r *Root) isRoot(fd int) bool {
+	root, err := statx(r.fd, "", 0)
+	st, serr := statx(fd, "", 0)
+	return err == nil && serr == nil && root.Mnt_id == st.Mnt_id && root.Ino == st.Ino
 }
 
 // mount carries out one entry of mounts.
@@ -189,7 +190,7 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 
 // attach puts a prepared mount on its mount point.
 func (r *Root) attach(s *Step, fd int, t *target) error {
-	over := r.isRoot(t)
+	over := r.isRoot(t.fd)
 	if err := moveMount(fd, t.fd); err != nil {
 		shut(fd)
 		return fact("move_mount", s.Target, err)
@@ -229,7 +230,7 @@ func (s *Step) filesystem(t *target) (int, error) {
 		// Covering /tmp must not change who may write there.
 		data = append(data[:len(data):len(data)], "mode="+strconv.FormatUint(uint64(t.st.Mode&0o7777), 8))
 	}
-	set := s.Set&^s.RClr&^(s.RClr&attrAtime) | s.RSet
+	set, _ := change(s.Set, s.Clr, s.RSet, s.RClr)
 	if s.has(FlagSeal) {
 		set &^= attrRO
 	}

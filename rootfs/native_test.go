@@ -3,12 +3,16 @@ package rootfs
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func init() {
+	// cat prints files.
 	probes["cat"] = func(_ *Root, args []string) error {
 		for _, name := range args {
 			data, err := os.ReadFile(name)
@@ -19,8 +23,44 @@ func init() {
 		}
 		return nil
 	}
+	// stat prints type, permissions, owner and device number.
+	probes["stat"] = func(_ *Root, args []string) error {
+		for _, name := range args {
+			var st unix.Stat_t
+			if err := unix.Lstat(name, &st); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			fmt.Printf("%s %o %d:%d %d:%d\n", name, st.Mode, st.Uid, st.Gid, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		}
+		return nil
+	}
+	// touch tries to write, and prints the errors.
+	probes["touch"] = func(_ *Root, args []string) error {
+		for _, name := range args {
+			err := os.WriteFile(name, nil, 0o644)
+			fmt.Printf("%s %v\n", name, errnoOf(err))
+		}
+		return nil
+	}
 }
 
+func errnoOf(err error) any {
+	for err != nil {
+		if e, ok := err.(unix.Errno); ok {
+			return unix.ErrnoName(e)
+		}
+		u, ok := err.(interface{ Unwrap() error })
+		if !ok {
+			return err
+		}
+		err = u.Unwrap()
+	}
+	return "ok"
+}
+
+const self = "/proc/self/mountinfo"
+
+// standard is the file system part of an ordinary configuration.
 func standard() *specs.Spec {
 	return &specs.Spec{
 		Root: &specs.Root{Path: "rootfs", Readonly: true},
@@ -35,17 +75,141 @@ func standard() *specs.Spec {
 		},
 		Process: &specs.Process{Terminal: true},
 		Linux: &specs.Linux{
-			MaskedPaths:   []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi", "/sys/devices/virtual/powercap"},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			MaskedPaths:   []string{"/proc/acpi", "/proc/keys", "/proc/timer_list", "/proc/no-such-thing", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/sys", "/proc/no-such-thing"},
 		},
+	}
+}
+
+// brief is a mount table without what differs from machine to machine.
+func brief(table string) string {
+	var b strings.Builder
+	for _, m := range parseMounts(table) {
+		fmt.Fprintln(&b, m.Root, m.On, m.Options, m.Type, m.Source, m.Propagation)
+	}
+	return b.String()
+}
+
+const standardMounts = `/proc rw,relatime proc proc
+/dev rw,nosuid tmpfs tmpfs
+/dev/pts rw,nosuid,noexec,relatime devpts devpts
+/dev/shm rw,nosuid,nodev,noexec,relatime tmpfs shm
+/dev/mqueue rw,nosuid,nodev,noexec,relatime mqueue mqueue
+/sys ro,nosuid,nodev,noexec,relatime sysfs sysfs
+/sys/fs/cgroup ro,nosuid,nodev,noexec,relatime cgroup2 cgroup
+/dev/console rw,nosuid,noexec,relatime devpts devpts
+/proc/bus ro,relatime proc proc
+/proc/sys ro,relatime proc proc
+/proc/acpi ro,nosuid,nodev,noexec,relatime tmpfs husk-mask
+/proc/keys ro,nosuid,noexec,relatime tmpfs husk-null
+/proc/timer_list ro,nosuid,noexec,relatime tmpfs husk-null
+/sys/firmware ro,nosuid,nodev,noexec,relatime tmpfs husk-mask
+`
+
+func checkStandard(t *testing.T, table string) {
+	t.Helper()
+	var b strings.Builder
+	for _, m := range parseMounts(table)[1:] {
+		fmt.Fprintln(&b, m.On, m.Options, m.Type, m.Source)
+	}
+	want := strings.Split(standardMounts, "\n")
+	got := strings.Split(b.String(), "\n")
+	sortLines := cmp.Transformer("sort", func(in []string) map[string]int {
+		set := map[string]int{}
+		for _, line := range in {
+			set[line]++
+		}
+		return set
+	})
+	if diff := cmp.Diff(want, got, sortLines); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+	if root := parseMounts(table)[0]; root.On != "/" || !strings.HasPrefix(root.Options, "ro,") {
+		t.Errorf("root: %+v", root)
 	}
 }
 
 func TestStandard(t *testing.T) {
 	b := newBundle(t)
-	out, err := b.run(standard(), "cat", "/proc/self/mountinfo")
-	t.Log(out)
-	if err != nil {
-		t.Fatal(err)
+	checkStandard(t, b.must(standard(), "cat", self))
+}
+
+func TestStandardWithoutHelpOfTheParent(t *testing.T) {
+	b := newBundle(t)
+	b.opts.Privileged = false
+	checkStandard(t, b.must(standard(), "cat", self))
+}
+
+func TestDevices(t *testing.T) {
+	b := newBundle(t)
+	got := b.must(standard(), "stat", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
+		"/dev/ptmx", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/console")
+	want := `/dev/null 20666 0:0 1:3
+/dev/zero 20666 0:0 1:5
+/dev/full 20666 0:0 1:7
+/dev/random 20666 0:0 1:8
+/dev/urandom 20666 0:0 1:9
+/dev/tty 20666 0:0 5:0
+/dev/ptmx 120777 0:0 0:0
+/dev/fd 120777 0:0 0:0
+/dev/stdin 120777 0:0 0:0
+/dev/stdout 120777 0:0 0:0
+/dev/stderr 120777 0:0 0:0
+/dev/console 20620 0:5 136:0
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReadonly(t *testing.T) {
+	b := newBundle(t)
+	got := b.must(standard(), "touch", "/x", "/dev/x", "/proc/sys/kernel/domainname", "/proc/keys", "/proc/acpi/x", "/sys/x")
+	want := `/x EROFS
+/dev/x ok
+/proc/sys/kernel/domainname EROFS
+/proc/keys ok
+/proc/acpi/x EROFS
+/sys/x EROFS
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUserNamespace(t *testing.T) {
+	for _, privileged := range []bool{true, false} {
+		t.Run(fmt.Sprint("parent opens ", privileged), func(t *testing.T) {
+			b := newBundle(t).userns()
+			b.opts.Privileged = privileged
+			b.attr.Cloneflags |= unix.CLONE_NEWCGROUP
+			if !privileged { // the child must reach the bundle itself
+				b.open()
+			}
+			table := b.must(standard(), "cat", self)
+			var others []string
+			for line := range strings.Lines(table) {
+				m := parseMounts(line)[0]
+				if m.Root == "/" && m.On != "/" && !strings.Contains(standardMounts, m.On+" ") {
+					others = append(others, line)
+				}
+			}
+			if len(others) > 0 {
+				t.Errorf("strange mounts: %q", others)
+			}
+			if m := topMount(t, table, "/dev/null"); m.Root != "/null" || m.Type != "devtmpfs" {
+				t.Errorf("/dev/null: %+v", m)
+			}
+			got := b.must(standard(), "stat", "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/console", "/proc/keys")
+			want := `/dev/null 20666 65534:65534 1:3
+/dev/tty 20666 65534:65534 5:0
+/dev/ptmx 120777 0:0 0:0
+/dev/console 20620 0:5 136:0
+/proc/keys 20666 65534:65534 1:3
+`
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

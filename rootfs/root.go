@@ -155,6 +155,9 @@ func (r *Root) readonly(s *Step) error {
 		return fact("open", s.Target, err)
 	}
 	defer shut(target)
+	if r.isRoot(target) { // a mount on top of the root would not be seen
+		return fact("mount_setattr", s.Target, mountSetattr(r.fd, 0, &unix.MountAttr{Attr_set: attrRO}))
+	}
 	fd, err := clone(target, unix.AT_RECURSIVE)
 	if err != nil {
 		return fact("open_tree", s.Target, err)
