@@ -224,6 +224,9 @@ func usernsEdits(args []string) []configEdit {
 // withBundle inserts --bundle for the commands that want one.
 func withBundle(ts *script, args []string) []string {
 	for i, a := range args {
+		if a == "help" {
+			return args
+		}
 		if a != "create" && a != "run" {
 			continue
 		}
@@ -256,8 +259,8 @@ func cmdHusk(ts *script, neg bool, args []string) {
 		ts.Fatalf("husk succeeded")
 	case code != 0 && !neg:
 		ts.Fatalf("husk: exit status %d", code)
-	case code != 0 && (code == 2 || code > 100):
-		// 2 is a Go panic; 125 and up are the shim's or a signal's.
+	case code == 2 || code > 127 || code == 125:
+		// 2 is a Go panic, 125 the shim's, above 127 a signal's.
 		ts.Fatalf("husk: exit status %d is not a clean error", code)
 	}
 }

@@ -108,7 +108,7 @@ func (s *setup) prepare(husk, profile string) (cache string, err error) {
 		}
 	}
 	for _, engine := range s.Engines {
-		path := os.Getenv(strings.ToUpper(engine))
+		path := os.Getenv(strings.ToUpper(engine)) // CRUN, RUNC
 		switch engine {
 		case "husk":
 			path = husk

@@ -82,9 +82,8 @@ func newBench(s *setup) (*bench, error) {
 	}
 	for _, name := range s.Engines {
 		e := &engine{name: name, cgroup: "/" + s.Cgroup + "/" + name}
-		e.path = s.Paths[name]
-		if e.path != "" {
-			e.path = work + "/bin/" + name
+		if path := s.Paths[name]; path != "" {
+			e.path = hostBinary(name, path)
 		} else if e.path, err = exec.LookPath(name); err != nil {
 			return nil, err
 		}

@@ -71,19 +71,21 @@ func (s *setup) enter() error {
 	return errors.Join(os.Chdir(s.Root), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), os.Chdir("/"))
 }
 
-// bringIn binds the host's binaries into the root, so that they are executed from
-// the file system they lie on.
+// hostBinary is where the root shows an engine's binary of the host.
+func hostBinary(engine, path string) string {
+	return filepath.Join(work, "host", engine, filepath.Base(path))
+}
+
+// bringIn shows the host's binaries in the root by binding the directories they
+// lie in: executed from a file system that is no copy, and next to their own
+// siblings, since a runtime may mount the directory of its executable.
 func (s *setup) bringIn() error {
-	bin := s.Root + work + "/bin"
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		return err
-	}
 	for engine, path := range s.Paths {
-		target := filepath.Join(bin, engine)
-		if err := os.WriteFile(target, nil, 0o755); err != nil {
+		target := s.Root + filepath.Dir(hostBinary(engine, path))
+		if err := os.MkdirAll(target, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(path, target, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(filepath.Dir(path), target, "", unix.MS_BIND, ""); err != nil {
 			return &os.PathError{Op: "bind", Path: path, Err: err}
 		}
 	}
