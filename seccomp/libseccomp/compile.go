@@ -32,7 +32,9 @@ func Version() string {
 //   - a rule that does what the default does is skipped;
 //   - a rule naming one argument twice stands for one rule per condition, any of
 //     which may match, since libseccomp tests an argument once;
-//   - an unconditional rule overrides conditional ones for the same call;
+//   - of the rules for a call the first one without args decides, and the others
+//     have no effect, of which a warning tells; of several with args, any that
+//     matches may decide, in their order if one of them tests several arguments;
 //   - calls unknown to libseccomp are looked up in a table of our own (newer),
 //     and skipped with a warning if they are not there either;
 //   - calls newer than all those the profile names return ENOSYS (see archStub).
@@ -45,8 +47,8 @@ func Compile(p *specs.LinuxSeccomp) (*seccomp.Filter, error) {
 		return nil, err
 	}
 	defer c.filter.Release()
-	for i := range p.Syscalls {
-		c.rule("/syscalls/"+strconv.Itoa(i), &p.Syscalls[i])
+	for _, k := range c.collect() {
+		c.add(k)
 	}
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
@@ -108,84 +110,192 @@ func (c *compiler) addArch(arch scmp.ScmpArch) {
 		}
 	}
 	a, _ := seccomp.LookupArch(archName(arch))
-	c.arches = append(c.arches, archStub{token: arch, Arch: a})
+	_, direct := number("socketcall", arch)
+	c.arches = append(c.arches, archStub{token: arch, Arch: a, multiplexes: direct})
 }
 
-// rule adds one entry of /syscalls.
-func (c *compiler) rule(field string, r *specs.LinuxSyscall) {
-	act := action(r.Action, r.ErrnoRet)
-	for i, name := range r.Names {
-		at := field + "/names/" + strconv.Itoa(i)
-		call, err := scmp.GetSyscallFromName(name)
-		if err != nil {
-			c.unknown(at, name, act, r)
-			continue
-		}
-		c.note(name)
-		if act == c.def {
-			continue
-		}
-		for _, conds := range conditions(r.Args) {
-			if err := c.filter.AddRuleConditional(call, act, conds); err != nil {
-				c.fail(at, fmt.Errorf("%s: %w", name, err))
-				break
+// call is a system call with its rules, in their order.
+type call struct {
+	name  string
+	known bool // to libseccomp
+	rules []rule
+}
+
+// rule is one way to match: all of args.
+type rule struct {
+	field string // of the name
+	act   scmp.ScmpAction
+	args  []specs.LinuxSeccompArg
+}
+
+// collect sorts the rules by calls, and drops those without effect.
+func (c *compiler) collect() []*call {
+	var calls []*call
+	byName := make(map[string]*call)
+	for i := range c.profile.Syscalls {
+		r := &c.profile.Syscalls[i]
+		for j, name := range r.Names {
+			field := fmt.Sprintf("/syscalls/%d/names/%d", i, j)
+			k := byName[name]
+			if k == nil {
+				k = &call{name: name}
+				if !c.resolve(field, k) {
+					continue
+				}
+				byName[name] = k
+				calls = append(calls, k)
+			}
+			for _, args := range alternatives(r.Args) {
+				k.rules = append(k.rules, rule{field, action(r.Action, r.ErrnoRet), args})
 			}
 		}
 	}
+	for _, k := range calls {
+		c.simplify(k)
+	}
+	return calls
 }
 
-// note remembers the newest call of every architecture.
-func (c *compiler) note(name string) {
+// resolve finds out whose call it is, and notes the newest call of every
+// architecture.
+func (c *compiler) resolve(field string, k *call) bool {
+	_, err := scmp.GetSyscallFromName(k.name)
+	k.known = err == nil
+	nr, newer := newerCall(k.name)
+	if !k.known && !newer {
+		c.warn(field, "unknown system call %q is ignored", k.name)
+		return false
+	}
 	for i := range c.arches {
 		a := &c.arches[i]
-		// Calls an architecture does not have come back negative, or positive
-		// but multiplexed under another name: those carry no news.
-		n, err := scmp.GetSyscallFromNameByArch(name, a.token)
-		if err == nil && n >= 0 {
-			a.mention(uint32(n))
+		if k.known {
+			n, _ := number(k.name, a.token)
+			a.name(n)
+		} else {
+			a.mention(a.Base + nr)
+		}
+	}
+	return true
+}
+
+// simplify leaves the rules that decide: the first one without args, which
+// libseccomp lets win over all others, in silence; or else those that do not
+// just repeat the default.
+func (c *compiler) simplify(k *call) {
+	kept := k.rules[:0:0]
+	for _, r := range k.rules {
+		if len(r.args) == 0 && r.act != c.def {
+			c.warnOverridden(k, r.act)
+			k.rules = []rule{r}
+			return
+		}
+		if r.act != c.def {
+			kept = append(kept, r)
+		}
+	}
+	k.rules = kept
+}
+
+func (c *compiler) warnOverridden(k *call, by scmp.ScmpAction) {
+	for _, r := range k.rules {
+		if r.act != by {
+			c.warn(r.field, "%s: this has no effect, another rule without args decides", k.name)
 		}
 	}
 }
 
-// unknown handles a call that libseccomp has no name for.
-func (c *compiler) unknown(field, name string, act scmp.ScmpAction, r *specs.LinuxSyscall) {
-	n, ok := newerCall(name)
-	if !ok {
-		c.warn(field, "unknown system call %q is ignored", name)
-		return
-	}
-	if len(r.Args) > 0 {
-		c.warn(field, "system call %q is too new for libseccomp %s to look at its arguments: this rule is ignored", name, Version())
-		return
-	}
-	for i := range c.arches {
-		a := &c.arches[i]
-		a.mention(n + a.Base)
-		if act != c.def {
-			a.newer = append(a.newer, newerRule{n + a.Base, ret(act)})
-		}
-	}
-}
-
-// conditions are the argument lists of the libseccomp rules that r.Args stand
-// for: one rule that tests them all, or one for each if an index repeats.
-func conditions(args []specs.LinuxSeccompArg) [][]scmp.ScmpCondition {
-	var all []scmp.ScmpCondition
+// alternatives are the lists of conditions that a rule's args stand for: one that
+// has them all, or one for each if an index repeats.
+func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
 	var seen [6]bool
-	repeats := false
 	for _, a := range args {
-		all = append(all, scmp.ScmpCondition{Argument: a.Index, Op: operator(a.Op), Operand1: a.Value, Operand2: a.ValueTwo})
-		repeats = repeats || seen[a.Index]
+		if seen[a.Index] {
+			each := make([][]specs.LinuxSeccompArg, len(args))
+			for i := range args {
+				each[i] = args[i : i+1]
+			}
+			return each
+		}
 		seen[a.Index] = true
 	}
-	if !repeats {
-		return [][]scmp.ScmpCondition{all}
+	return [][]specs.LinuxSeccompArg{args}
+}
+
+// intricate calls are those that libseccomp gets wrong (see archStub).
+func (k *call) intricate() bool {
+	for _, r := range k.rules {
+		if len(r.args) > 1 && len(k.rules) > 1 {
+			return true
+		}
 	}
-	each := make([][]scmp.ScmpCondition, len(all))
-	for i := range all {
-		each[i] = all[i : i+1]
+	return false
+}
+
+// add puts the call's rules into the prologue or libseccomp's filter, or, if it
+// is intricate and some architecture hides it behind another call, into both.
+func (c *compiler) add(k *call) {
+	if len(k.rules) == 0 {
+		return
 	}
-	return each
+	if k.known && !k.intricate() {
+		c.addToFilter(k)
+		return
+	}
+	hidden := false
+	for i := range c.arches {
+		a := &c.arches[i]
+		nr, ok := newerCall(k.name)
+		nr += a.Base
+		if k.known {
+			var n int
+			n, ok = number(k.name, a.token)
+			hidden = hidden || a.hides(n)
+			nr = uint32(n)
+		}
+		if ok {
+			a.own = append(a.own, ownCall{nr, ownRules(k.rules), ret(c.def)})
+		}
+	}
+	if hidden {
+		c.addToFilter(k)
+	}
+}
+
+func ownRules(rules []rule) (out []ownRule) {
+	for _, r := range rules {
+		out = append(out, ownRule{r.args, ret(r.act)})
+	}
+	return out
+}
+
+func (c *compiler) addToFilter(k *call) {
+	n, _ := scmp.GetSyscallFromName(k.name)
+	for _, r := range k.rules {
+		err := c.filter.AddRuleConditional(n, r.act, conditions(r.args))
+		if errors.Is(err, syscall.EEXIST) {
+			err = errors.New("an earlier rule does something else for the same arguments")
+		}
+		if err != nil {
+			c.fail(r.field, fmt.Errorf("%s: %w", k.name, err))
+		}
+	}
+}
+
+func conditions(args []specs.LinuxSeccompArg) (out []scmp.ScmpCondition) {
+	for _, a := range args {
+		out = append(out, scmp.ScmpCondition{Argument: a.Index, Op: operator(a.Op), Operand1: a.Value, Operand2: a.ValueTwo})
+	}
+	return out
+}
+
+// number is libseccomp's for a call, and whether the architecture has it under
+// that number.
+func number(name string, arch scmp.ScmpArch) (int, bool) {
+	n, err := scmp.GetSyscallFromNameByArch(name, arch)
+	if err != nil {
+		return -1 << 31, false
+	}
+	return int(n), n >= 0
 }
 
 // finish generates the program.
