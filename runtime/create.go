@@ -280,7 +280,7 @@ func (c *creation) spawn() (err error) {
 	}
 	s.Child, s.Cgroup = c.child, c.group.FD()
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
-	s.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}
+	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"}
 	keepOnExec(s.Inherit, true)
 	c.proc, err = namespaces.Spawn(s)
 	keepOnExec(s.Inherit, false)

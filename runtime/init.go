@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	goruntime "runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -27,7 +26,6 @@ func Init() {
 		return
 	}
 	goruntime.LockOSThread()
-	debug.SetGCPercent(-1)
 	namespaces.RestoreNofile()
 	conn := parseFD(os.Args[1])
 	// Hooks must not get the descriptors that the process will keep.

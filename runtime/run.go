@@ -59,10 +59,10 @@ func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
 func (c *creation) wait(keep bool) (int, error) {
 	pidfd := int(c.proc.FD.Fd())
 	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
-	stop := forwardSignals(pidfd)
-	err := waitReadable(pidfd, time.Time{})
-	stop()
-	if err != nil {
+	done := make(chan struct{})
+	defer close(done)
+	go forwardSignals(c.rec.Init, done)
+	if err := waitReadable(pidfd, time.Time{}); err != nil {
 		return -1, err
 	}
 	info, err := waitPidfd(pidfd)
@@ -87,25 +87,33 @@ func (c *creation) deleteAfterRun() error {
 	return err
 }
 
-// forwardSignals passes every signal that can be caught on to the process.
-func forwardSignals(pidfd int) (stop func()) {
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				// SIGCHLD is about our children, SIGURG is the Go scheduler's own,
-				// SIGPIPE ours; SIGWINCH is the terminal's business.
-				n := s.(syscall.Signal)
-				if n != unix.SIGCHLD && n != unix.SIGURG && n != unix.SIGPIPE && n != unix.SIGWINCH {
-					_ = unix.PidfdSendSignal(pidfd, n, nil, 0)
-				}
-			case <-done:
-				return
-			}
+// forwarded are the signals that a user or a service manager sends to a foreground
+// run and means for its process. SIGWINCH is the terminal's business, SIGTSTP means
+// husk itself.
+var forwarded = []os.Signal{
+	unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT,
+}
+
+// forwardSignals passes signals on to the process until done is closed. Go takes tens
+// of microseconds to change the handler of a signal, which is why only some are asked
+// for, one after the other, while the process already runs, and nobody waits for it.
+func forwardSignals(pid process, done <-chan struct{}) {
+	pidfd, err := pid.handle()
+	if err != nil {
+		return
+	}
+	defer unix.Close(pidfd)
+	signals := make(chan os.Signal, 16)
+	defer signal.Stop(signals)
+	for _, s := range forwarded {
+		signal.Notify(signals, s)
+	}
+	for {
+		select {
+		case s := <-signals:
+			_ = unix.PidfdSendSignal(pidfd, s.(syscall.Signal), nil, 0)
+		case <-done:
+			return
 		}
-	}()
-	return func() { signal.Stop(signals); close(done) }
+	}
 }
