@@ -1,0 +1,131 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// readmeBlocks returns the fenced blocks of a language in the README.
+func readmeBlocks(t *testing.T, lang string) []string {
+	t.Helper()
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?ms)^```"+lang+"\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
+		blocks = append(blocks, m[1])
+	}
+	if len(blocks) == 0 {
+		t.Fatalf("no %s block in the README", lang)
+	}
+	return blocks
+}
+
+// typed is a command of the README and what it is said to print, where … stands for
+// anything, also for any number of lines when it is alone on one.
+type typed struct{ command, output string }
+
+func typedCommands(blocks []string) (list []typed) {
+	for line := range strings.Lines(strings.Join(blocks, "")) {
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			list = append(list, typed{command: command})
+		} else {
+			list[len(list)-1].output += line
+		}
+	}
+	return list
+}
+
+// matches compares what a command printed with what the README says. Columns may be
+// of any width.
+func (c typed) matches(output string) bool {
+	spaces := regexp.MustCompile(" +")
+	pattern := regexp.QuoteMeta(spaces.ReplaceAllString(c.output, " "))
+	pattern = strings.ReplaceAll(pattern, "\n…\n", "\n(?:.*\n)*")
+	pattern = strings.ReplaceAll(pattern, "…", ".*")
+	return regexp.MustCompile("^" + pattern + "$").MatchString(spaces.ReplaceAllString(output, " "))
+}
+
+// The README's tour, typed into one shell as it stands there.
+func TestREADMETour(t *testing.T) {
+	box(t, func(t *testing.T) {
+		commands := typedCommands(readmeBlocks(t, "console"))
+		const mark = "=== next command ==="
+		var script strings.Builder
+		for _, c := range commands {
+			fmt.Fprintf(&script, "%s\necho '%s'\n", strings.TrimSuffix(c.command, "\n"), mark)
+		}
+		dir := t.TempDir()
+		if err := os.Symlink(runtimePath(), dir+"/husk"); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh")
+		cmd.Dir = dir
+		cmd.Stdin = strings.NewReader(script.String())
+		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("sh: %v", err)
+		}
+		printed := strings.Split(string(out), mark+"\n")
+		for i, c := range commands {
+			if i >= len(printed) {
+				t.Fatalf("the shell ended before: %s", c.command)
+			}
+			if !c.matches(printed[i]) {
+				t.Errorf("$ %sis said to print:\n%s\nit prints:\n%s", c.command, c.output, printed[i])
+			}
+		}
+	})
+}
+
+// The two commands for newcomers, and whatever make target the README names, exist.
+func TestREADMETargets(t *testing.T) {
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := exec.Command("make", "-s", "-C", "..").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?m)(?:^|`)make ([a-z]+)").FindAllStringSubmatch(string(b), -1) {
+		if !bytes.Contains(list, []byte("make "+m[1]+" ")) {
+			t.Errorf("the README names make %s, which is no target:\n%s", m[1], list)
+		}
+	}
+}
+
+// The library example compiles.
+func TestREADMELibrary(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(source, []byte(readmeBlocks(t, "go")[0]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Inside the module without being a part of it.
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{here + "/readme/main.go": source}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(file, overlay, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-overlay", file, "-o", os.DevNull, "./readme")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
