@@ -3,6 +3,7 @@ package cgroups
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,33 +19,40 @@ type instruction struct {
 
 // Opcodes: class | source | operation (Documentation/bpf/standardization).
 const (
-	opLoad32   = unix.BPF_LDX | unix.BPF_W | unix.BPF_MEM
-	opMovReg   = unix.BPF_ALU64 | unix.BPF_X | unix.BPF_MOV
-	opMov      = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_MOV
-	opAnd      = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_AND
-	opShr      = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_RSH
-	opJump     = unix.BPF_JMP | unix.BPF_JA
-	opJumpSet  = unix.BPF_JMP | unix.BPF_K | unix.BPF_JSET
-	opJumpNe32 = unix.BPF_JMP32 | unix.BPF_K | unix.BPF_JNE
-	opExit     = unix.BPF_JMP | unix.BPF_EXIT
+	opLoad   = unix.BPF_LDX | unix.BPF_W | unix.BPF_MEM
+	opMov    = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_MOV
+	opAnd    = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_AND
+	opOrReg  = unix.BPF_ALU64 | unix.BPF_X | unix.BPF_OR
+	opShl    = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_LSH
+	opShr    = unix.BPF_ALU64 | unix.BPF_K | unix.BPF_RSH
+	opJump   = unix.BPF_JMP | unix.BPF_JA
+	opIfBits = unix.BPF_JMP | unix.BPF_K | unix.BPF_JSET
+	opIfEq   = unix.BPF_JMP32 | unix.BPF_K | unix.BPF_JEQ
+	opIfNe   = unix.BPF_JMP32 | unix.BPF_K | unix.BPF_JNE
+	opExit   = unix.BPF_JMP | unix.BPF_EXIT
 )
 
-// Registers. The context is struct bpf_cgroup_dev_ctx: access_type, major and
-// minor, each 32 bits; access_type is the access shifted by 16 and the type.
+// Registers.
 const (
-	regResult = 0
-	regCtx    = 1
-	regType   = 2
-	regAccess = 3 // what no rule has decided yet
-	regMajor  = 4
-	regMinor  = 5
+	r0 = iota // the verdict
+	r1        // the context
+	r2        // what is being compared
+	r3        // the accesses that no rule has decided yet
+	r4        // scratch
 )
+
+// Offsets in struct bpf_cgroup_dev_ctx; the first field holds the type in 16
+// bits and the access above them.
+const ctxAccess, ctxMajor, ctxMinor = 0, 4, 8
 
 // From enum bpf_cgroup_dev_type and BPF_DEVCG_ACC_*.
 const (
 	devBlock, devChar           = 1, 2
 	accMknod, accRead, accWrite = 1, 2, 4
 )
+
+// minorBits is the width of a minor number in the kernel's dev_t.
+const minorBits = 20
 
 var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
@@ -55,58 +63,126 @@ func regs(dst, src uint8) uint8 {
 	return src<<4 | dst
 }
 
+// maxGroup keeps jumps over a group of rules within their 16 bits.
+const maxGroup = 4096
+
 // assemble walks the rules from the last to the first. Each settles those of
 // the requested accesses that no later rule has settled: a denied one ends the
-// program with 0, and when all are allowed it ends with 1.
+// program with 0, and when all are allowed it ends with 1. Neighbours that
+// differ only in the device share their tests: the kernel's verifier takes 2 µs
+// for each branch, most of what attaching costs.
 func assemble(rules []rule) []instruction {
 	code := []instruction{
-		{opLoad32, regs(regType, regCtx), 0, 0},
-		{opMovReg, regs(regAccess, regType), 0, 0},
-		{opAnd, regs(regType, 0), 0, 0xffff},
-		{opShr, regs(regAccess, 0), 0, 16},
-		{opLoad32, regs(regMajor, regCtx), 4, 0},
-		{opLoad32, regs(regMinor, regCtx), 8, 0},
+		{opLoad, regs(r3, r1), ctxAccess, 0},
+		{opShr, regs(r3, 0), 0, 16},
 	}
-	for i := len(rules) - 1; i >= 0; i-- {
-		code = append(code, rules[i].assemble()...)
-		if rules[i].total() {
+	for end := len(rules); end > 0; {
+		begin := end - 1
+		for begin > 0 && end-begin < maxGroup && rules[begin-1].like(rules[begin]) {
+			begin--
+		}
+		group := rules[begin:end]
+		code = append(code, assembleGroup(group)...)
+		if slices.ContainsFunc(group, rule.total) {
 			return code // what follows is unreachable, which the verifier refuses
 		}
+		end = begin
 	}
 	return append(code, verdict(0)...)
 }
 
+// like says that two rules differ only in the device's numbers.
+func (r rule) like(o rule) bool {
+	return r.allow == o.allow && r.kind == o.kind && r.access == o.access
+}
+
 func verdict(v int32) []instruction {
-	return []instruction{{opMov, regs(regResult, 0), 0, v}, {opExit, 0, 0, 0}}
+	return []instruction{{opMov, regs(r0, 0), 0, v}, {opExit, 0, 0, 0}}
 }
 
-// assemble of a rule falls through to the next where it decides nothing.
-func (r rule) assemble() []instruction {
-	body := r.body()
-	tests := r.tests()
-	for i := range tests {
-		tests[i].off = int16(len(tests) - 1 - i + len(body))
+// assembleGroup falls through to the next group where it decides nothing. It
+// keeps nothing in registers for that: otherwise the verifier would follow
+// "major was 8" and "major was not 8" apart to the end of the program, and 3000
+// rules would exceed the million steps it allows.
+func assembleGroup(group []rule) []instruction {
+	body := group[0].body()
+	var code []instruction
+	if !slices.ContainsFunc(group, func(r rule) bool { return r.major == anyNumber && r.minor == anyNumber }) {
+		code = numberTests(group)
+		toBody(code)
+		code = append(code, instruction{opJump, 0, int16(len(body)), 0})
 	}
-	return append(tests, body...)
+	code = append(kindTest(group[0].kind, len(code)+len(body)), code...)
+	return append(code, body...)
 }
 
-// tests leave the rule if the device is not the one it names.
-func (r rule) tests() (code []instruction) {
-	switch r.kind {
+// kindTest skips what follows for devices of the other kind.
+func kindTest(kind byte, skip int) []instruction {
+	want := kindNumber(kind)
+	if want == 0 {
+		return nil
+	}
+	return []instruction{
+		{opLoad, regs(r2, r1), ctxAccess, 0},
+		{opAnd, regs(r2, 0), 0, 0xffff},
+		{opIfNe, regs(r2, 0), int16(skip), want},
+	}
+}
+
+func kindNumber(kind byte) int32 {
+	switch kind {
 	case 'b':
-		code = append(code, instruction{opJumpNe32, regs(regType, 0), 0, devBlock})
+		return devBlock
 	case 'c':
-		code = append(code, instruction{opJumpNe32, regs(regType, 0), 0, devChar})
+		return devChar
 	}
-	if r.major != anyNumber {
-		code = append(code, instruction{opJumpNe32, regs(regMajor, 0), 0, int32(uint32(r.major))})
+	return 0
+}
+
+// toBody lets every test jump behind the code, over the jump that leaves the group.
+func toBody(code []instruction) {
+	for i := range code {
+		if code[i].op == opIfEq {
+			code[i].off = int16(len(code) - i)
+		}
 	}
-	if r.minor != anyNumber {
-		code = append(code, instruction{opJumpNe32, regs(regMinor, 0), 0, int32(uint32(r.minor))})
+}
+
+// numberTests compares the whole device number, the major and the minor, with
+// those rules that name both, the one or the other.
+func numberTests(group []rule) (code []instruction) {
+	test := func(load []instruction, use func(r rule) (int64, bool)) {
+		first := true
+		for _, r := range group {
+			n, ok := use(r)
+			if !ok {
+				continue
+			}
+			if first {
+				code = append(code, load...)
+				first = false
+			}
+			code = append(code, instruction{opIfEq, regs(r2, 0), 0, int32(uint32(n))})
+		}
 	}
+	test([]instruction{
+		{opLoad, regs(r2, r1), ctxMajor, 0},
+		{opShl, regs(r2, 0), 0, minorBits},
+		{opLoad, regs(r4, r1), ctxMinor, 0},
+		{opOrReg, regs(r2, r4), 0, 0},
+	}, func(r rule) (int64, bool) {
+		return r.major<<minorBits | r.minor, r.major != anyNumber && r.minor != anyNumber
+	})
+	test([]instruction{{opLoad, regs(r2, r1), ctxMajor, 0}}, func(r rule) (int64, bool) {
+		return r.major, r.minor == anyNumber
+	})
+	test([]instruction{{opLoad, regs(r2, r1), ctxMinor, 0}}, func(r rule) (int64, bool) {
+		return r.minor, r.major == anyNumber
+	})
 	return code
 }
 
+// body decides on the devices that the tests let through.
 func (r rule) body() []instruction {
 	switch {
 	case r.access == accAll && r.allow:
@@ -115,15 +191,15 @@ func (r rule) body() []instruction {
 		return verdict(0)
 	case r.allow:
 		return []instruction{
-			{opAnd, regs(regAccess, 0), 0, int32(^r.access)},
-			{opMov, regs(regResult, 0), 0, 1},
-			{opJumpNe32, regs(regAccess, 0), 1, 0},
+			{opAnd, regs(r3, 0), 0, int32(^r.access)},
+			{opMov, regs(r0, 0), 0, 1},
+			{opIfNe, regs(r3, 0), 1, 0},
 			{opExit, 0, 0, 0},
 		}
 	}
 	return []instruction{
-		{opMov, regs(regResult, 0), 0, 0},
-		{opJumpSet, regs(regAccess, 0), 1, int32(r.access)},
+		{opMov, regs(r0, 0), 0, 0},
+		{opIfBits, regs(r3, 0), 1, int32(r.access)},
 		{opJump, 0, 1, 0},
 		{opExit, 0, 0, 0},
 	}

@@ -3,7 +3,6 @@ package cgroups
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
@@ -29,8 +28,7 @@ const accAll = accMknod | accRead | accWrite
 // device. /dev/console (5:1) is not among them: the container's console is a
 // pty, and 5:1 is the host's.
 var defaults = [...]rule{
-	{true, 'c', anyNumber, anyNumber, accMknod},
-	{true, 'b', anyNumber, anyNumber, accMknod},
+	{true, 'a', anyNumber, anyNumber, accMknod},
 	{true, 'c', 1, 3, accAll},           // null
 	{true, 'c', 1, 5, accAll},           // zero
 	{true, 'c', 1, 7, accAll},           // full
@@ -86,11 +84,11 @@ func parseRule(d *specs.LinuxDeviceCgroup, field string) (rule, error) {
 		fail("type", `%q is not a type of device; write "a" for all, "b" for block or "c" for character devices`, d.Type)
 	}
 	var ok bool
-	if r.major, ok = number(d.Major); !ok {
-		fail("major", "%d is not a device number; write 0 or more, or leave it out for all", *d.Major)
+	if r.major, ok = number(d.Major, 32-minorBits); !ok {
+		fail("major", "%d is not a major number; write 0 to 4095, or leave it out for all", *d.Major)
 	}
-	if r.minor, ok = number(d.Minor); !ok {
-		fail("minor", "%d is not a device number; write 0 or more, or leave it out for all", *d.Minor)
+	if r.minor, ok = number(d.Minor, minorBits); !ok {
+		fail("minor", "%d is not a minor number; write 0 to 1048575, or leave it out for all", *d.Minor)
 	}
 	if r.access, ok = access(d); !ok {
 		fail("access", `%q is not an access; write some of "rwm" (read, write, mknod)`, d.Access)
@@ -98,11 +96,11 @@ func parseRule(d *specs.LinuxDeviceCgroup, field string) (rule, error) {
 	return r, errors.Join(errs...)
 }
 
-func number(n *int64) (int64, bool) {
+func number(n *int64, bits int) (int64, bool) {
 	if n == nil || *n == -1 {
 		return anyNumber, true
 	}
-	return *n, *n >= 0 && *n <= math.MaxUint32
+	return *n, *n >= 0 && *n < 1<<bits
 }
 
 // access of a rule that denies may be left out: it then denies everything.
