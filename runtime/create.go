@@ -255,18 +255,22 @@ func (c *creation) makeGroup() (err error) {
 	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
 	if err != nil {
 		c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
+		if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
+			return at(e.Field(c.plan.Limits), "", err)
+		}
 		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
 	}
+	c.rec.owned = true
 	return nil
 }
 
 // spawn starts the init in its namespaces and its cgroup.
 func (c *creation) spawn() (err error) {
 	s := &c.plan.Spawn
-	for k, j := range c.plan.Joined {
+	for _, j := range c.plan.Joined {
 		f, err := namespaces.Open(j.Path, namespaceFlag(j.Type))
 		if err != nil {
-			return at("/linux/namespaces", string(j.Type)+" "+c.plan.Joined[k].Path, err)
+			return at(j.Field, j.Path, err)
 		}
 		defer f.Close()
 		s.Join = append(s.Join, namespaces.Join{Flag: namespaceFlag(j.Type), FD: int(f.Fd())})
@@ -281,6 +285,9 @@ func (c *creation) spawn() (err error) {
 	s.Child, s.Cgroup = c.child, c.group.FD()
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
 	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"}
+	// The process shall get the caller's limit on open files, not the one that the Go
+	// runtime raised for itself.
+	namespaces.RestoreNofile()
 	keepOnExec(s.Inherit, true)
 	c.proc, err = namespaces.Spawn(s)
 	keepOnExec(s.Inherit, false)

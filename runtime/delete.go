@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -145,6 +146,12 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	return e.remove()
 }
 
+// ownsCgroup: a group that was there before is ours only once create found it empty.
+// Whoever died before that leaves a record that names the group of somebody else.
+func (rec *record) ownsCgroup() bool {
+	return rec.owned || rec.Phase == phaseCreated || slices.Contains(rec.CgroupMade, rec.Cgroup)
+}
+
 // end kills the init and all processes of the cgroup and waits until they are gone.
 func (rec *record) end() error {
 	deadline := time.Now().Add(killPatience)
@@ -155,7 +162,7 @@ func (rec *record) end() error {
 			return waitReadable(pidfd, deadline)
 		}
 	}
-	if rec.Cgroup == "" {
+	if rec.Cgroup == "" || !rec.ownsCgroup() {
 		return nil
 	}
 	g, err := cgroups.Open(rec.Cgroup)

@@ -178,12 +178,13 @@ func (i *initer) makeCwd(dir string) error {
 	return err
 }
 
+// findHome: an image whose /etc/passwd cannot be used has no say in HOME, that is all.
 func (i *initer) findHome(uid int64) error {
-	home, err := i.root.Home(uint32(uid))
-	if i.home = home; home == "" {
-		i.home = "/"
+	i.home = "/"
+	if home, err := i.root.Home(uint32(uid)); err == nil && home != "" {
+		i.home = home
 	}
-	return err
+	return nil
 }
 
 // session makes the init the leader of a new session, so that it has no way to the

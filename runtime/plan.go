@@ -61,7 +61,7 @@ type Step struct {
 // touching anything: what the parent prepares, and the steps the init runs in order.
 type Plan struct {
 	Spawn    namespaces.Config // what to create; Joined holds the paths to join
-	Joined   []specs.LinuxNamespace
+	Joined   []Joined
 	Cgroup   string // path below the cgroup2 mount
 	Groups   []string
 	Limits   []cgroups.Limit
@@ -71,6 +71,12 @@ type Plan struct {
 
 	config  *Config
 	outside int // hooks that the parent runs during create
+}
+
+// Joined is a namespace to join by its path, and the field that says so.
+type Joined struct {
+	specs.LinuxNamespace
+	Field string
 }
 
 // PlanOptions are the parts of a plan that the command line decides.
@@ -144,9 +150,9 @@ func (p *Plan) addNums(op Op, field string, nums ...int64) *Step {
 }
 
 func (p *Plan) namespaces(linux *specs.Linux) {
-	for _, n := range linux.Namespaces {
+	for i, n := range linux.Namespaces {
 		if n.Path != "" {
-			p.Joined = append(p.Joined, n)
+			p.Joined = append(p.Joined, Joined{n, pointer("/linux/namespaces", strconv.Itoa(i))})
 		} else {
 			p.Spawn.New |= namespaceFlag(n.Type)
 		}
@@ -164,7 +170,7 @@ func (p *Plan) isNew(flag uintptr) bool { return p.Spawn.New&flag != 0 }
 // owned says whether the container has a namespace of this kind for itself: a new or a joined one.
 func (p *Plan) owned(t specs.LinuxNamespaceType) bool {
 	return p.isNew(namespaceFlag(t)) ||
-		slices.ContainsFunc(p.Joined, func(n specs.LinuxNamespace) bool { return n.Type == t })
+		slices.ContainsFunc(p.Joined, func(n Joined) bool { return n.Type == t })
 }
 
 func (p *Plan) cgroup(linux *specs.Linux, id string) (err error) {
@@ -242,6 +248,11 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	if proc == nil {
 		p.rootfs(after)
 		return
+	}
+	// Without mounts of its own the container has no root to look into before chroot.
+	if !p.isNew(unix.CLONE_NEWNS) {
+		p.rootfs(after)
+		after = nil
 	}
 	p.add(opCwd, "/process/cwd", proc.Cwd)
 	p.rootfs(after)
@@ -408,7 +419,7 @@ type Line struct {
 func (p *Plan) Lines() []Line {
 	lines := []Line{{"parent", "/linux/cgroupsPath", "create cgroup " + p.Cgroup}}
 	for _, j := range p.Joined {
-		lines = append(lines, Line{"parent", "/linux/namespaces", fmt.Sprintf("join %s namespace %s", j.Type, j.Path)})
+		lines = append(lines, Line{"parent", j.Field, fmt.Sprintf("join %s namespace %s", j.Type, j.Path)})
 	}
 	for i, n := range p.config.Spec.Linux.Namespaces {
 		if n.Path == "" {

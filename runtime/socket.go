@@ -48,7 +48,11 @@ func (e *entry) listen() (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	if err = unix.Bind(fd, e.sockaddr()); err == nil {
+	// bind(2) takes the mode of the new name from the socket.
+	if err = unix.Fchmod(fd, 0o600); err == nil {
+		err = unix.Bind(fd, e.sockaddr())
+	}
+	if err == nil {
 		err = unix.Listen(fd, 8)
 	}
 	if err != nil {

@@ -56,6 +56,7 @@ type record struct {
 	Cgroup      string            `json:"cgroup"`               // "" when the container has none of its own
 	CgroupMade  []string          `json:"cgroupMade,omitempty"` // directories that create made, outermost first
 	NoProcess   bool              `json:"noProcess,omitempty"`
+	owned       bool              // the creator found the cgroup usable
 	StartHooks  []int             `json:"startHooks,omitempty"` // timeouts of startContainer hooks, seconds, 0: none
 	Poststart   []specs.Hook      `json:"poststart,omitempty"`
 	Poststop    []specs.Hook      `json:"poststop,omitempty"`
