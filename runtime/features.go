@@ -13,7 +13,7 @@ import (
 // that do it. What it does not do is said as false, not left out: in this document,
 // absent means unknown.
 func SupportedFeatures() *features.Features {
-	yes, no := true, false
+	yes, no, idmap := true, false, canIDMap()
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
@@ -37,7 +37,7 @@ func SupportedFeatures() *features.Features {
 			Selinux:         &features.Selinux{Enabled: &no},
 			IntelRdt:        &features.IntelRdt{Enabled: &no, Schemata: &no, Monitoring: &no},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: []string{}, Flags: []string{}},
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
 			NetDevices:      &features.NetDevices{Enabled: &no},
 		},
 		Annotations: map[string]string{},
@@ -52,3 +52,6 @@ func featureNamespaces() []string {
 	slices.Sort(names)
 	return names
 }
+
+// canIDMap tells whether package rootfs makes id-mapped mounts.
+func canIDMap() bool { return slices.Contains(rootfs.MountOptions(), "idmap") }

@@ -76,7 +76,7 @@ func readConfig(path string) ([]byte, error) {
 	}
 	data, err := readAll(fd, maxConfig)
 	if err == unix.EFBIG {
-		err = fmt.Errorf("larger than %d MiB: %w", maxConfig>>20, err)
+		err = fmt.Errorf("%w: at most %d MiB", err, maxConfig>>20)
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "read", Path: path, Err: err}

@@ -433,10 +433,13 @@ func (v *validator) mounts() {
 	}
 }
 
+func isIDMapped(m specs.Mount) bool {
+	return slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
+}
+
 func (v *validator) mountMappings(i int, m *specs.Mount) {
-	idmap := slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap")
 	if len(m.UIDMappings) == 0 && len(m.GIDMappings) == 0 {
-		if idmap && !v.has(specs.UserNamespace) {
+		if isIDMapped(*m) && !v.has(specs.UserNamespace) {
 			v.bad(item("/mounts", i, "options"), "asks for an id-mapped mount, but there is no user namespace whose mapping to take", "add uidMappings and gidMappings to the mount")
 		}
 		return
@@ -529,6 +532,11 @@ func (v *validator) unsupported(c *Config) {
 	} {
 		if row.given {
 			v.bad(row.field, "is not supported by this version", "remove it")
+		}
+	}
+	for i, m := range v.Mounts {
+		if (len(m.UIDMappings)+len(m.GIDMappings) > 0 || isIDMapped(m)) && !canIDMap() {
+			v.bad(item("/mounts", i), "is id-mapped, which is not supported by this version", "remove its mappings and idmap options")
 		}
 	}
 }

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -143,16 +144,14 @@ func overlap(a, sizeA, b, sizeB uint32) bool {
 	return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
 }
 
+// sorted returns the keys of m, in an order that makes reports repeat.
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+
 // sysctls lets through only settings that belong to a namespace of the container.
 func (v *validator) sysctls() {
 	const field = "/linux/sysctl"
-	names := make([]string, 0, len(v.linux.Sysctl))
-	for name := range v.linux.Sysctl {
-		names = append(names, name)
-	}
-	slices.Sort(names) // so that the report does not change from run to run
-	paths := make([]string, 0, len(names))
-	for _, name := range names {
+	paths := make([]string, 0, len(v.linux.Sysctl))
+	for _, name := range sorted(v.linux.Sysctl) {
 		at := pointer(field, name)
 		path, ok := sysctlPath(name)
 		switch {
@@ -192,7 +191,10 @@ func sysctlPath(name string) (path string, ok bool) {
 			return "", false
 		}
 	}
-	return path, strings.Contains(path, "/")
+	if !strings.Contains(path, "/") {
+		return "", false
+	}
+	return path, true
 }
 
 func (v *validator) sysctlScope(field, path string) {
@@ -328,7 +330,7 @@ func (v *validator) resources() {
 			}
 		}
 	}
-	for key := range r.Unified {
+	for _, key := range sorted(r.Unified) {
 		if strings.ContainsAny(key, "/\n ") || strings.IndexByte(key, '.') <= 0 {
 			v.bad(pointer("/linux/resources/unified", key), "is not the name of a cgroup file", "write CONTROLLER.FILE, as in \"memory.high\"")
 		}
@@ -374,12 +376,12 @@ func (v *validator) timeOffsets() {
 	case n.Path != "":
 		v.bad(field, "cannot change the existing time namespace "+quote(n.Path), "remove it")
 	}
-	for clock, o := range v.linux.TimeOffsets {
+	for _, clock := range sorted(v.linux.TimeOffsets) {
 		if clock != "monotonic" && clock != "boottime" {
 			v.bad(pointer(field, clock), "is not a clock with an offset", "use one of monotonic, boottime")
 		}
-		if o.Nanosecs >= 1e9 {
-			v.bad(pointer(field, clock, "nanosecs"), fmt.Sprintf("is %d", o.Nanosecs), "write a number up to 999999999")
+		if ns := v.linux.TimeOffsets[clock].Nanosecs; ns >= 1e9 {
+			v.bad(pointer(field, clock, "nanosecs"), fmt.Sprintf("is %d", ns), "write a number up to 999999999")
 		}
 	}
 }
@@ -390,12 +392,13 @@ func (v *validator) netDevices() {
 	if len(v.linux.NetDevices) > 0 && !v.separate(specs.NetworkNamespace) {
 		v.bad(field, "needs a network namespace of its own", "add {\"type\": \"network\"} to /linux/namespaces")
 	}
-	for host, d := range v.linux.NetDevices {
+	for _, host := range sorted(v.linux.NetDevices) {
+		name := v.linux.NetDevices[host].Name
 		if !isDeviceName(host) {
 			v.bad(pointer(field, host), "is not the name of a network device", "write up to 15 characters without / and spaces")
 		}
-		if d.Name != "" && !isDeviceName(d.Name) {
-			v.bad(pointer(field, host, "name"), quote(d.Name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
+		if name != "" && !isDeviceName(name) {
+			v.bad(pointer(field, host, "name"), quote(name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
 		}
 	}
 }
