@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -251,17 +252,38 @@ func (c *creation) intend() error {
 	return c.entry.write(c.rec)
 }
 
+// makeGroup makes the container's cgroup. An ordinary user who may not, and who asks for
+// no limit, gets a container that stays in the cgroup of its caller.
 func (c *creation) makeGroup() (err error) {
 	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
-	if err != nil {
-		c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
-		if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
-			return at(e.Field(c.plan.Limits), "", err)
-		}
-		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
+	if err == nil {
+		c.rec.owned = true
+		return nil
 	}
-	c.rec.owned = true
-	return nil
+	c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
+	if c.mayGoWithout(err) {
+		return nil
+	}
+	if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
+		return at(e.Field(c.plan.Limits), "", err)
+	}
+	return at("/linux/cgroupsPath", c.plan.Cgroup, err)
+}
+
+func (c *creation) mayGoWithout(err error) bool {
+	refused := errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)
+	linux := c.config.Spec.Linux
+	asked := len(c.plan.Limits) > 0 || linux.CgroupsPath != "" || linux.Resources != nil && len(linux.Resources.Devices) > 0
+	return refused && !asked && unprivileged()
+}
+
+// unprivileged says whether we are no root, or root of a user namespace only.
+func unprivileged() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
 }
 
 // spawn starts the init in its namespaces and its cgroup.
@@ -282,7 +304,10 @@ func (c *creation) spawn() (err error) {
 	if c.conn, c.child, err = namespaces.Pair(); err != nil {
 		return err
 	}
-	s.Child, s.Cgroup = c.child, c.group.FD()
+	s.Child, s.Cgroup = c.child, -1
+	if c.group != nil {
+		s.Cgroup = c.group.FD()
+	}
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
 	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"}
 	// The process shall get the caller's limit on open files, not the one that the Go
@@ -307,11 +332,8 @@ func keepOnExec(n int, keep bool) {
 
 // prepare does what only needs the child's pid, while the child boots.
 func (c *creation) prepare() error {
-	if err := c.group.Apply(c.plan.Limits, false); err != nil {
-		return fieldError(err)
-	}
-	if err := c.group.AttachDevices(c.plan.Devices); err != nil {
-		return at("/linux/resources/devices", "", err)
+	if err := c.limit(); err != nil {
+		return err
 	}
 	proc := c.config.Spec.Process
 	if proc == nil {
@@ -321,6 +343,31 @@ func (c *creation) prepare() error {
 		return err
 	}
 	return raiseLimits(c.proc.PID, c.plan.Steps)
+}
+
+// limit applies the limits that cannot hurt a child that boots.
+func (c *creation) limit() error {
+	if c.group == nil {
+		return nil
+	}
+	if err := c.group.Apply(c.plan.Limits, false); err != nil {
+		return fieldError(err)
+	}
+	err := c.group.AttachDevices(c.plan.Devices)
+	if errors.Is(err, unix.EPERM) && unprivileged() {
+		// Only real root may load the program, and only real root could make device
+		// nodes for which it would matter.
+		return nil
+	}
+	return fieldError(err)
+}
+
+// limitLate applies those that might: the child is parked now and needs no more.
+func (c *creation) limitLate() error {
+	if c.group == nil {
+		return nil
+	}
+	return fieldError(c.group.Apply(c.plan.Limits, true))
 }
 
 // batchFDs bounds the descriptors in flight, so that a container with hundreds of
@@ -333,7 +380,7 @@ func (c *creation) sendPlan(start bool) error {
 	steps := c.plan.Steps
 	for first := 0; first < len(steps); {
 		fds, next := []int(nil), first
-		for ; next < len(steps) && len(fds) < batchFDs; next++ {
+		for ; next < len(steps) && (len(fds) < batchFDs || !steps[next].needsFD()); next++ {
 			opened, err := c.open(&steps[next], start)
 			if err != nil {
 				closeAll(fds)
@@ -350,6 +397,10 @@ func (c *creation) sendPlan(start bool) error {
 	}
 	return nil
 }
+
+// needsFD says whether a step comes with descriptors. Those after opReady do not, and
+// so travel with it: the init takes no more batches once it is READY.
+func (s *Step) needsFD() bool { return s.Op == opReady || s.Op == opRootfs && s.Mount.FD }
 
 func closeAll(fds []int) {
 	for _, fd := range fds {
@@ -464,8 +515,8 @@ func (c *creation) finish(mode byte) error {
 // still says creating, and the next command undoes it all. The other way round it would
 // describe a container whose init has followed us into death.
 func (c *creation) commit(mode byte) error {
-	if err := c.group.Apply(c.plan.Limits, true); err != nil {
-		return c.diagnose(fieldError(err))
+	if err := c.limitLate(); err != nil {
+		return c.diagnose(err)
 	}
 	start, _, err := processStart(c.proc.PID)
 	if err != nil {
@@ -546,7 +597,7 @@ func (c *creation) diagnose(cause error) error {
 		}
 	}
 	c.reap()
-	if c.group.OOMKilled() {
+	if c.group != nil && c.group.OOMKilled() {
 		return &Error{
 			Field: "/linux/resources/memory/limit", Err: fmt.Errorf("the container's init was killed by the memory limit%s", c.memoryLimit()),
 			Hint: "husk's init needs about 4 MiB before it executes the process",

@@ -119,11 +119,10 @@ func namespaceFlag(t specs.LinuxNamespaceType) uintptr {
 // Compile turns a validated config into a plan for the container id. It reads and
 // changes nothing on the host.
 func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
-	p := &Plan{config: c}
-	linux := c.Spec.Linux
-	if linux == nil {
-		linux = &specs.Linux{}
+	if c.Spec.Linux == nil {
+		c.Spec.Linux = &specs.Linux{}
 	}
+	p, linux := &Plan{config: c}, c.Spec.Linux
 	p.namespaces(linux)
 	if err := p.cgroup(linux, id); err != nil {
 		return nil, err
@@ -417,32 +416,58 @@ type Line struct {
 
 // Lines describes the whole plan in the order in which it happens.
 func (p *Plan) Lines() []Line {
-	lines := []Line{{"parent", "/linux/cgroupsPath", "create cgroup " + p.Cgroup}}
-	for _, j := range p.Joined {
-		lines = append(lines, Line{"parent", j.Field, fmt.Sprintf("join %s namespace %s", j.Type, j.Path)})
-	}
-	for i, n := range p.config.Spec.Linux.Namespaces {
-		if n.Path == "" {
-			lines = append(lines, Line{"parent", fmt.Sprintf("/linux/namespaces/%d", i), "new " + string(n.Type) + " namespace"})
-		}
-	}
-	for i, m := range p.Spawn.UIDMaps {
-		lines = append(lines, Line{"parent", fmt.Sprintf("/linux/uidMappings/%d", i), fmt.Sprintf("map uids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)})
-	}
-	for i, m := range p.Spawn.GIDMaps {
-		lines = append(lines, Line{"parent", fmt.Sprintf("/linux/gidMappings/%d", i), fmt.Sprintf("map gids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)})
-	}
-	for _, l := range p.Limits {
-		lines = append(lines, Line{"parent", l.Field, fmt.Sprintf("write %q to %s", l.Value, l.File)})
-	}
-	lines = append(lines, Line{"parent", "/linux/resources/devices", "attach the device program"})
+	lines := p.hostLines()
+	hooks := hooksOf(p.config.Spec)
 	phase := "create"
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		lines = append(lines, Line{phase, s.Field, s.String()})
-		if s.Op == opReady {
+		switch s.Op {
+		case opOutside:
+			lines = append(lines, hookLines("prestart", hooks.Prestart)...)
+			lines = append(lines, hookLines("createRuntime", hooks.CreateRuntime)...)
+		case opReady:
 			phase = "start"
 		}
+	}
+	lines = append(lines, hookLines("poststart", hooks.Poststart)...)
+	return append(lines, hookLines("poststop", hooks.Poststop)...)
+}
+
+// hostLines describes what the parent prepares before or while the init runs.
+func (p *Plan) hostLines() []Line {
+	var lines []Line
+	add := func(field, format string, args ...any) {
+		lines = append(lines, Line{"parent", field, fmt.Sprintf(format, args...)})
+	}
+	add("/linux/cgroupsPath", "create cgroup %s", p.Cgroup)
+	for i, n := range p.config.Spec.Linux.Namespaces {
+		field := pointer("/linux/namespaces", strconv.Itoa(i))
+		if n.Path == "" {
+			add(field, "new %s namespace", n.Type)
+		} else {
+			add(field, "join %s namespace %s", n.Type, n.Path)
+		}
+	}
+	for i, m := range p.Spawn.UIDMaps {
+		add(pointer("/linux/uidMappings", strconv.Itoa(i)), "map uids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)
+	}
+	for i, m := range p.Spawn.GIDMaps {
+		add(pointer("/linux/gidMappings", strconv.Itoa(i)), "map gids %d+%d to host %d", m.ContainerID, m.Size, m.HostID)
+	}
+	for _, l := range p.Limits {
+		add(l.Field, "%s", l)
+	}
+	add("/linux/resources/devices", "attach the device program: %s", p.Devices)
+	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {
+		add("/process/oomScoreAdj", "set oom_score_adj %d", *proc.OOMScoreAdj)
+	}
+	return lines
+}
+
+func hookLines(name string, hooks []specs.Hook) (lines []Line) {
+	for i, h := range hooks {
+		lines = append(lines, Line{"parent", pointer("/hooks", name, strconv.Itoa(i)), "run hook " + h.Path})
 	}
 	return lines
 }
@@ -457,7 +482,7 @@ func (p *Plan) Write(w io.Writer, asJSON bool) error {
 		return err
 	}
 	for _, l := range p.Lines() {
-		if _, err := fmt.Fprintf(w, "%-6s  %-32s  %s\n", l.Phase, l.Field, l.Text); err != nil {
+		if _, err := fmt.Fprintf(w, "%-6s  %-34s  %s\n", l.Phase, l.Field, l.Text); err != nil {
 			return err
 		}
 	}
