@@ -33,17 +33,19 @@ func Compile(spec *specs.Spec, o Options) (before, after []Step, err error) {
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
-	if spec.Root == nil || spec.Root.Path == "" {
+	switch {
+	case spec.Root == nil || spec.Root.Path == "":
 		c.fail("/root/path", "", "the path of the root filesystem is missing")
-		return nil, nil, errors.Join(c.errs...)
-	}
-	if o.Mounts {
+	case o.Mounts:
 		c.before()
 		c.after()
-	} else {
+	default:
 		c.chroot()
 	}
-	return c.early, c.late, errors.Join(c.errs...)
+	if len(c.errs) > 0 {
+		return nil, nil, errors.Join(c.errs...)
+	}
+	return c.early, c.late, nil
 }
 
 type compiler struct {
@@ -255,10 +257,13 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 		c.fail(s.Field+"/options", "", "a mount of type bind needs the option bind or rbind")
 	case "proc":
 		s.Flags |= FlagReal
+		if c.UserNS && !c.PidNS {
+			s.Flags |= FlagHost
+		}
 	case "sysfs":
 		s.Flags |= FlagReal
 		if c.UserNS && !c.NetNS {
-			s.Flags |= FlagSysfs
+			s.Flags |= FlagHost
 		}
 	case "cgroup", "cgroup2":
 		s.Type, s.Source = "cgroup2", "cgroup"

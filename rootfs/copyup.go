@@ -19,6 +19,10 @@ func copyUp(from, to int) error {
 		return err
 	}
 	defer shut(dir)
+	if to, err = openat(to, ".", unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+		return err
+	}
+	defer shut(to)
 	return copyDir(dir, to, maxDepth)
 }
 

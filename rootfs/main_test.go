@@ -147,7 +147,7 @@ func newBundle(t testing.TB) *bundle {
 	for _, d := range []string{"", "etc", "proc", "sys", "dev", "tmp"} {
 		b.mkdir(d, 0o755)
 	}
-	must(t, os.Chmod(b.path("tmp"), 0o1777))
+	must(t, unix.Chmod(b.path("tmp"), 0o1777))
 	return b
 }
 
@@ -156,7 +156,7 @@ const firstID = 100000
 // userns puts the bundle's containers into a user namespace.
 func (b *bundle) userns() *bundle {
 	b.opts.UserNS = true
-	b.attr.Cloneflags |= unix.CLONE_NEWUSER
+	b.attr.Cloneflags |= unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP
 	ids := []syscall.SysProcIDMap{{HostID: firstID, Size: 65536}}
 	b.attr.UidMappings, b.attr.GidMappings = ids, ids
 	b.attr.Credential = &syscall.Credential{}

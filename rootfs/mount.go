@@ -251,13 +251,16 @@ func (s *Step) filesystem(t *target) (int, error) {
 }
 
 // fallback binds the host's instance of a filesystem that the user namespace
-// may not mount for want of its own cgroup or network namespace.
+// may not mount for want of its own cgroup, network or PID namespace.
 func (s *Step) fallback(err error) (int, error) {
 	b := Step{Op: OpMount, Source: s.Source, Flags: FlagBind, Set: s.Set, Clr: s.Clr, RSet: s.RSet, RClr: s.RClr}
 	switch {
 	case s.has(FlagCgroup):
-	case s.has(FlagSysfs):
-		b.Source, b.Flags = "/sys", FlagBind|FlagRec
+	case s.has(FlagHost):
+		b.Source, b.Flags = "/proc", FlagBind|FlagRec
+		if s.Type == "sysfs" {
+			b.Source = "/sys"
+		}
 	default:
 		return -1, err
 	}
@@ -360,4 +363,3 @@ func reconfigure(t int, data []string) error {
 	}
 	return explain(ctx, fscommand(ctx, unix.FSCONFIG_CMD_RECONFIGURE))
 }
-

@@ -182,7 +182,6 @@ func TestUserNamespace(t *testing.T) {
 		t.Run(fmt.Sprint("parent opens ", privileged), func(t *testing.T) {
 			b := newBundle(t).userns()
 			b.opts.Privileged = privileged
-			b.attr.Cloneflags |= unix.CLONE_NEWCGROUP
 			if !privileged { // the child must reach the bundle itself
 				b.open()
 			}

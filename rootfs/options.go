@@ -11,14 +11,14 @@ import (
 type kind uint8
 
 const (
-	kindNone    kind = iota // accepted, nothing to do
-	kindAttr                // attribute of the mount
-	kindAtime               // takes an access time policy back, to relatime
-	kindRAttr               // the same two for the whole tree
-	kindRAtime              //
-	kindFlag                // one of our flags
-	kindSuper               // flag of the filesystem, for fsconfig(2)
-	kindPropagation         // propagation type
+	kindNone        kind = iota // accepted, nothing to do
+	kindAttr                    // attribute of the mount
+	kindAtime                   // takes an access time policy back, to relatime
+	kindRAttr                   // the same two for the whole tree
+	kindRAtime                  //
+	kindFlag                    // one of our flags
+	kindSuper                   // flag of the filesystem, for fsconfig(2)
+	kindPropagation             // propagation type
 )
 
 // option is one word of mounts[].options: what it sets and what it clears.

@@ -71,14 +71,17 @@ func (m *maker) mkdirAll(p string) (int, error) {
 		return fd, err
 	}
 	dir, last := split(p)
-	if last == "" || last == ".." {
-		return -1, unix.ENOENT
+	if last == "" {
+		return -1, err
 	}
 	parent, err := m.mkdirAll(dir)
 	if err != nil {
 		return -1, err
 	}
 	defer shut(parent)
+	if last == ".." {
+		return lookup(m.root, p, unix.O_PATH|unix.O_DIRECTORY, m.resolve)
+	}
 	switch err := mkdirat(parent, last, m.mode); {
 	case err == unix.EEXIST:
 		if next, err := m.dangling(parent, dir, last); next != "" || err != nil {

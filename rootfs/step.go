@@ -40,7 +40,7 @@ const (
 	FlagSeal                       // read-only is left to a later OpSeal
 	FlagUserNS                     // runs inside a user namespace
 	FlagCgroup                     // if not permitted: bind Source, the container's cgroup
-	FlagSysfs                      // if not permitted: bind the host's /sys
+	FlagHost                       // if not permitted: bind the host's /proc or /sys
 	FlagSuper                      // read-only is also a matter of the filesystem itself
 )
 
@@ -175,7 +175,7 @@ var flagNames = [...]struct {
 	{FlagReal, "no symlinks"},
 	{FlagSeal, "ro at the end"},
 	{FlagCgroup, "or own cgroup"},
-	{FlagSysfs, "or host sysfs"},
+	{FlagHost, "or the host's"},
 }
 
 // FieldError is a mistake in one field of the configuration.
