@@ -79,7 +79,9 @@ fuzz: ## fuzz every target for FUZZTIME (10s) each
 	@.ci/fuzz.sh
 
 .PHONY: bench
-bench: build ## compare husk with crun, runc and the floor
+bench: ## compare husk with crun, runc and the floor
+	@.ci/setup.sh build run bench
+	@$(MAKE) --no-print-directory -s husk
 	@$(GO) run ./integration/bench
 
 .PHONY: repro

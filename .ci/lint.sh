@@ -2,6 +2,7 @@
 # What style.md and the architecture ask of the source, in under a minute.
 set -eu
 cd "$(dirname "$0")/.."
+export GOTOOLCHAIN=auto # as in the Makefile, for calls by hand
 status=0
 fail() {
 	echo "lint: $*" >&2

@@ -3,6 +3,7 @@
 #   build  a C compiler, libseccomp with headers, both fit for static linking
 #   run    a static busybox
 #   test   what the tests use besides
+#   bench  what makes a root with current peers
 # It asks for what is needed by trying it, not by package name, and does nothing
 # when all is there. Exits 1 when something that is needed stays missing.
 set -eu
@@ -35,9 +36,13 @@ missing() {
 			static_busybox || echo busybox
 			;;
 		test)
-			have strace || echo strace
-			have shellcheck || echo shellcheck
+			for tool in shellcheck bash zsh fish; do
+				have $tool || echo $tool
+			done
 			have unshare || echo util-linux
+			;;
+		bench)
+			have mmdebstrap || echo mmdebstrap
 			;;
 		esac
 	done

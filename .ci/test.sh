@@ -2,6 +2,7 @@
 # Runs the tests: "quick" for make check, "all" for make test.
 set -eu
 cd "$(dirname "$0")/.."
+export GOTOOLCHAIN=auto # as in the Makefile, for calls by hand
 short=
 [ "$1" = all ] || short=-short
 private=
