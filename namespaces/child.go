@@ -55,6 +55,8 @@ type half struct {
 	args   cloneArgs // of the first process
 	second cloneArgs // of the second, if there is one
 	stages bool      // there are two
+	shared bool      // the first runs in our memory, on the stack below
+	stack  []byte
 
 	joins     []join
 	joinsUser bool

@@ -3,7 +3,6 @@ package namespaces
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,7 +45,7 @@ func sealOverlay() (*os.File, error) {
 	defer unix.Close(dir)
 	// The layer is named by descriptor: fsconfig takes at most 255 bytes, and
 	// the separators of overlay's list need no escaping this way.
-	mount, err := mountOverlay("/proc/self/fd/" + strconv.Itoa(dir) + ":/sys")
+	mount, err := mountOverlay("/proc/thread-self/fd/" + strconv.Itoa(dir) + ":/sys")
 	if err != nil {
 		return nil, err
 	}
@@ -118,33 +117,62 @@ func sameExecutable(fd int) error {
 
 // sealCopy takes some 1.5 ms for each MB.
 func sealCopy() (*os.File, error) {
-	exe, err := os.Open(selfExe)
+	exe, err := openRead(selfExe)
 	if err != nil {
 		return nil, err
 	}
-	defer exe.Close()
+	defer unix.Close(exe)
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate("husk", flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 all are executable
-		fd, err = unix.MemfdCreate("husk", flags)
+	memory, err := unix.MemfdCreate("husk", flags|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3 all are executable
+		memory, err = unix.MemfdCreate("husk", flags)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	memory := os.NewFile(uintptr(fd), "memfd:husk")
-	defer memory.Close()
-	if _, err := io.Copy(memory, exe); err != nil {
+	defer unix.Close(memory)
+	if err := copyAll(memory, exe); err != nil {
 		return nil, err
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC); err != nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
-		if err != nil {
-			return nil, os.NewSyscallError("fcntl F_ADD_SEALS", err)
-		}
+	if err := addSeals(memory); err != nil {
+		return nil, err
 	}
 	// execve refuses a file that is open for writing (ETXTBSY), sealed or not.
-	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+	fd, err := openRead("/proc/thread-self/fd/" + strconv.Itoa(memory))
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "memfd:husk"), nil
+}
+
+// openRead is os.Open without Go's poller, which costs three system calls more.
+func openRead(path string) (int, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+func copyAll(to, from int) error {
+	for {
+		n, err := retry(func() (int, error) { return unix.Sendfile(to, from, nil, 1<<30) })
+		if err != nil {
+			return os.NewSyscallError("sendfile", err)
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+}
+
+func addSeals(fd int) error {
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC)
+	if err == unix.EINVAL { // F_SEAL_EXEC came with Linux 6.3
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
+	}
+	return os.NewSyscallError("fcntl F_ADD_SEALS", err)
 }
 
 // retry repeats a system call that a signal interrupted; x/sys/unix does not.

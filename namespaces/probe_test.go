@@ -1,0 +1,280 @@
+package namespaces
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is also what the tests spawn: its first argument says so.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[0] == "probe" {
+		probe(os.Args[1])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// facts are what a spawned process sees of itself.
+type facts struct {
+	PID, PPID, UID, GID int
+	Groups              []int
+	NS                  map[string]string
+	UIDMap, GIDMap      string
+	SetGroups, Offsets  string
+	Uptime              int64
+	FDs                 []int
+	Status              map[string]string
+	DeathSignal         int
+	Cgroup              string
+	Nofile              uint64
+	Args, Env           []string
+}
+
+func probe(mode string) {
+	RestoreNofile()
+	fds := openFDs()
+	c := FromFD(fds[len(fds)-1])
+	switch mode {
+	case "exit":
+	case "report":
+		sayFacts(c, fds)
+	case "echo":
+		for {
+			kind, payload, fds, err := c.Recv(time.Time{})
+			if err != nil {
+				return
+			}
+			if err := c.Send(kind, payload, fds...); err != nil {
+				os.Exit(3)
+			}
+			closeAll(fds)
+		}
+	case "die": // with what the parent sent unread, and an error said
+		time.Sleep(50 * time.Millisecond)
+		c.Send(KindError, EncodeError(7, unix.ENOTDIR, "last words"))
+	case "grandchild":
+		grandchild(c)
+	case "inherit":
+		inherit(c)
+	case "rootless":
+		rootless(c)
+	default:
+		os.Exit(4)
+	}
+}
+
+func sayFacts(c *Conn, fds []int) {
+	var f facts
+	f.FDs = fds
+	f.PID, f.PPID, f.UID, f.GID = os.Getpid(), os.Getppid(), os.Getuid(), os.Getgid()
+	f.Groups, _ = os.Getgroups()
+	f.NS = links("self")
+	f.UIDMap, f.GIDMap = fileText("uid_map"), fileText("gid_map")
+	f.SetGroups, f.Offsets, f.Cgroup = fileText("setgroups"), fileText("timens_offsets"), fileText("cgroup")
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	f.Uptime = ts.Sec
+	f.Status = map[string]string{}
+	for line := range strings.Lines(fileText("status") + "\n") {
+		key, value, _ := strings.Cut(line, ":")
+		f.Status[key] = strings.TrimSpace(value)
+	}
+	f.DeathSignal, _ = unix.PrctlRetInt(unix.PR_GET_PDEATHSIG, 0, 0, 0, 0)
+	var sig int32
+	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(ptr(&sig)), 0, 0, 0)
+	f.DeathSignal = int(sig)
+	var lim unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
+	f.Nofile = lim.Cur
+	f.Args, f.Env = os.Args, os.Environ()
+	b, _ := json.Marshal(f)
+	c.Send(1, b)
+	c.Recv(time.Time{}) // until the test hangs up
+}
+
+func openFDs() []int {
+	var fds []int
+	for fd := range 256 {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
+}
+
+func links(pid string) map[string]string {
+	m := map[string]string{}
+	for _, n := range names {
+		name := n.name
+		// These two files are about children to come, which pid is as well.
+		m[n.name], _ = os.Readlink("/proc/" + pid + "/ns/" + name)
+	}
+	return m
+}
+
+func fileText(name string) string {
+	b, _ := os.ReadFile("/proc/self/" + name)
+	return strings.TrimSpace(string(b))
+}
+
+// needRoot skips a test that the caller's rights do not allow.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes namespaces that only root may make")
+	}
+}
+
+// child is a spawned probe.
+type child struct {
+	*Process
+	conn  *Conn
+	ended bool
+}
+
+// launch spawns the probe in a mode; what c leaves out is filled in. The
+// process is gone, killed if need be, at the end of the test.
+func launch(t testing.TB, c *Config, mode string) *child {
+	t.Helper()
+	ch, err := tryLaunch(t, c, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}
+
+func tryLaunch(t testing.TB, c *Config, mode string) (*child, error) {
+	t.Helper()
+	parent, theirs, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { parent.Close() })
+	c.Child = theirs
+	if c.Cgroup == 0 {
+		c.Cgroup = -1
+	}
+	if c.Exe == nil {
+		c.Exe, err = Sealed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Exe.Close() })
+	}
+	c.Args = append([]string{"probe", mode}, c.Args...)
+	p, err := Spawn(c)
+	if err != nil {
+		return nil, err
+	}
+	ch := &child{Process: p, conn: parent}
+	t.Cleanup(func() { ch.end() })
+	return ch, nil
+}
+
+// end hangs up and reaps.
+func (c *child) end() syscall.WaitStatus {
+	if c.ended {
+		return 0
+	}
+	c.ended = true
+	c.conn.Close()
+	if !ended(int(c.FD.Fd())) {
+		unix.PidfdSendSignal(int(c.FD.Fd()), unix.SIGKILL, nil, 0)
+	}
+	var ws syscall.WaitStatus
+	syscall.Wait4(c.PID, &ws, 0, nil)
+	c.FD.Close()
+	return ws
+}
+
+func soon() time.Time { return time.Now().Add(10 * time.Second) }
+
+// facts waits for the report.
+func (c *child) facts(t testing.TB) *facts {
+	t.Helper()
+	kind, payload, _, err := c.conn.Recv(soon())
+	if err != nil {
+		t.Fatalf("no report: %v", err)
+	}
+	if kind == KindError {
+		_, errno, text, _ := DecodeError(payload)
+		t.Fatalf("the child failed: %s: %v", text, errno)
+	}
+	var f facts
+	if err := json.Unmarshal(payload, &f); err != nil {
+		t.Fatal(err)
+	}
+	return &f
+}
+
+// failure waits for the error packet of the raw half.
+func (c *child) failure(t testing.TB) (string, syscall.Errno) {
+	t.Helper()
+	kind, payload, _, err := c.conn.Recv(soon())
+	if err != nil || kind != KindError {
+		t.Fatalf("got kind %#x, %v; want an error packet", kind, err)
+	}
+	step, errno, text, err := DecodeError(payload)
+	if err != nil || step != StepSpawn {
+		t.Fatalf("step %#x, %v; want StepSpawn", step, err)
+	}
+	return text, errno
+}
+
+// bothWays runs a test with the child in shared and in copied memory.
+func bothWays(t *testing.T, test func(t *testing.T)) {
+	for _, share := range []bool{true, false} {
+		if share && !canShare {
+			continue
+		}
+		t.Run(map[bool]string{true: "shared", false: "copied"}[share], func(t *testing.T) {
+			defer func(was bool) { canShare = was }(canShare)
+			canShare = share
+			test(t)
+		})
+	}
+}
+
+// reexec runs the test binary as another user, through a path that any user
+// can walk.
+func reexec(t *testing.T, uid uint32, mode string, extra ...*os.File) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"probe", mode}
+	cmd.ExtraFiles = extra
+	cmd.Stderr = os.Stderr
+	if uid != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+	t.Cleanup(func() {
+		if cmd.Process != nil && cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+	return cmd
+}
+
+func wantFDs(t *testing.T, f *facts, want ...int) {
+	t.Helper()
+	if !slices.Equal(f.FDs, want) {
+		t.Errorf("open descriptors %v, want %v", f.FDs, want)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(fmt.Sprint("test setup: ", err))
+	}
+	return v
+}
+
+func rootless(c *Conn) {}
