@@ -118,7 +118,7 @@ func mappingFields(m *specs.LinuxIDMapping) []field {
 
 func hooksFields(h *specs.Hooks) []field {
 	return []field{
-		{"prestart", list(&h.Prestart, hookFields)}, //nolint:staticcheck // deprecated, yet part of the contract
+		{"prestart", list(&h.Prestart, hookFields)},
 		{"createRuntime", list(&h.CreateRuntime, hookFields)},
 		{"createContainer", list(&h.CreateContainer, hookFields)},
 		{"startContainer", list(&h.StartContainer, hookFields)},
@@ -241,7 +241,7 @@ func memoryFields(m *specs.LinuxMemory) []field {
 		{"limit", &m.Limit},
 		{"reservation", &m.Reservation},
 		{"swap", &m.Swap},
-		{"kernel", &m.Kernel}, //nolint:staticcheck // deprecated, yet part of the contract
+		{"kernel", &m.Kernel},
 		{"kernelTCP", &m.KernelTCP},
 		{"swappiness", &m.Swappiness},
 		{"disableOOMKiller", &m.DisableOOMKiller},

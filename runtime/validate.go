@@ -135,6 +135,9 @@ func (v *validator) top() {
 	if _, ok := v.Annotations[""]; ok {
 		v.bad("/annotations", "has an entry without a name", "name it in reverse domain notation, as in \"com.example.key\"")
 	}
+	if value, ok := v.Annotations[AnnotationUmask]; ok && value != "inherit" {
+		v.bad(pointer("/annotations", AnnotationUmask), quote(value)+" is not a way to get the umask", "write \"inherit\", or set /process/user/umask")
+	}
 }
 
 // root looks at the directory early, for the sake of the message.
@@ -394,7 +397,7 @@ func isNumberList(list string) bool {
 
 func (v *validator) hooks() {
 	h := hooksOf(v.Spec)
-	v.hookList("/hooks/prestart", h.Prestart) //nolint:staticcheck // deprecated, yet part of the contract
+	v.hookList("/hooks/prestart", h.Prestart)
 	v.hookList("/hooks/createRuntime", h.CreateRuntime)
 	v.hookList("/hooks/createContainer", h.CreateContainer)
 	v.hookList("/hooks/startContainer", h.StartContainer)

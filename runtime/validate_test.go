@@ -94,7 +94,7 @@ func TestValid(t *testing.T) {
 		`{"process":{"terminal":false,"consoleSize":{"height":70000,"width":70000}}}`,
 		`{"process":{"terminal":true,"consoleSize":{"height":65535,"width":65535}}}`,
 		`{"hooks":{"poststop":[{"path":"/bin/true","timeout":1}]}}`,
-		`{"annotations":{"com.example":"x"}}`,
+		`{"annotations":{"com.example":"x","run.husk.umask":"inherit"}}`,
 		`{"linux":{"cgroupsPath":"system.slice:husk:id"}}`, `{"linux":{"cgroupsPath":"/a/b..c"}}`,
 		`{"linux":{"sysctl":{"net/ipv4/conf/eth0.1/mc_forwarding":"1","net.ipv4.conf.eth0/1.forwarding":"1","kernel.domainname":"x","user.max_user_namespaces":"0","kernel.msg_next_id":"1","fs/mqueue/msg_max":"1"},"namespaces":[{"type":"network"},{"type":"uts"},{"type":"ipc"},{"type":"user"},{"type":"mount"}],"uidMappings":[{"containerID":0,"hostID":0,"size":4294967295}],"gidMappings":[{"containerID":0,"hostID":0,"size":4294967295}]}}`,
 		`{"linux":{"devices":[{"path":"/dev/p","type":"p"},{"path":"/dev/c","type":"c","major":4095,"minor":1048575,"fileMode":8630},{"path":"/dev/u","type":"u","major":1,"minor":3,"uid":0,"gid":0}]}}`,
@@ -144,6 +144,7 @@ func TestMessages(t *testing.T) {
 		{`{"domainname":"d","linux":{"namespaces":[{"type":"mount"},{"type":"uts","path":"/proc/self/ns/uts"}]},"hostname":null}`, `/domainname: would rename the host; add {"type": "uts"} to /linux/namespaces`},
 		{`{"hostname":"` + strings.Repeat("h", 65) + `"}`, `/hostname: has 65 bytes; write at most 64`},
 		{`{"annotations":{"":"x"}}`, `/annotations: has an entry without a name; name it in reverse domain notation, as in "com.example.key"`},
+		{`{"annotations":{"run.husk.umask":"022"}}`, `/annotations/run.husk.umask: "022" is not a way to get the umask; write "inherit", or set /process/user/umask`},
 
 		{`{"process":{"args":[]}}`, `/process/args/0: is missing; write the program to run, as in "sh"`},
 		{`{"process":{"args":null}}`, `/process/args/0: is missing; write the program to run, as in "sh"`},
