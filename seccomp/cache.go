@@ -171,8 +171,13 @@ func encodeEntry(id string, profile []byte, f *Filter) ([]byte, error) {
 	b = appendBlob(b, id)
 	b = appendBlob(b, profile)
 	b = append(b, filter...)
-	binary.LittleEndian.PutUint64(b[len(cacheMagic):], sum(0, b[len(cacheMagic)+8:]))
+	fixSum(b)
 	return b, nil
+}
+
+func fixSum(entry []byte) {
+	b := entry[len(cacheMagic):]
+	binary.LittleEndian.PutUint64(b, sum(0, b[8:]))
 }
 
 func decodeEntry(b []byte, id string, profile []byte) (*Filter, error) {
@@ -299,19 +304,23 @@ func entryName(id string, profile []byte) string {
 	return strconv.FormatUint(sum(h, profile), 16)
 }
 
-// sum is FNV-1a on words instead of bytes, with the length mixed in and the high
-// bits folded down: a page takes half a microsecond, and every step is a
-// bijection, so no single change of a word goes unnoticed. It guards against
-// accidents only; R15 keeps others out of the directory.
+// sum folds eight bytes at a time by a multiplication of 128 bits, the way wyhash
+// does: a page takes less than a microsecond, and packages hash/crc32 and crypto
+// would cost every start of husk their initialisation. It guards against
+// accidents only; the mode of the directory keeps others out.
 func sum(h uint64, b []byte) uint64 {
-	const prime = 0x9e3779b97f4a7c15
-	h ^= uint64(len(b)) * prime
+	h = fold(h, uint64(len(b)))
 	for len(b) >= 8 {
-		h = bits.RotateLeft64((h^binary.LittleEndian.Uint64(b))*prime, 29)
+		h = fold(h, binary.LittleEndian.Uint64(b))
 		b = b[8:]
 	}
 	var tail [8]byte
 	copy(tail[:], b)
-	h = (h ^ binary.LittleEndian.Uint64(tail[:])) * prime
-	return h ^ h>>32
+	return fold(h, binary.LittleEndian.Uint64(tail[:]))
+}
+
+func fold(h, word uint64) uint64 {
+	const k0, k1 = 0xa0761d6478bd642f, 0xe7037ed1a0b428db
+	hi, lo := bits.Mul64(h^word^k0, k1)
+	return hi ^ lo
 }

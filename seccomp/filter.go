@@ -83,7 +83,7 @@ func (f *Filter) UnmarshalBinary(b []byte) error {
 	out.ListenerPath, out.ListenerMetadata = string(path), string(metadata)
 	for len(rest) > 0 {
 		var w []byte
-		if w, rest, ok = cutBlob(rest); !ok {
+		if w, rest, ok = cutBlob(rest); !ok || len(w) == 0 {
 			return errEncoding
 		}
 		out.Warnings = append(out.Warnings, string(w))

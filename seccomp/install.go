@@ -79,30 +79,33 @@ func kernelKnows(flag uint32) bool {
 // no longer applied it to filtered processes since Linux 5.16. An empty list
 // means none.
 func InstallFlags(p *specs.LinuxSeccomp) uint32 {
-	if p.Flags == nil {
-		return flagSpecAllow | listenerFlags(p, 0)
-	}
 	var bits uint32
+	if p.Flags == nil {
+		bits = flagSpecAllow
+	}
 	for _, name := range p.Flags {
 		bits |= flagBit(name)
 	}
-	return bits | listenerFlags(p, bits)
+	if !notifies(p) {
+		// The kernel refuses it; without notifications it has no meaning.
+		return bits &^ flagWaitKillableRecv
+	}
+	bits |= flagNewListener
+	if bits&flagTsync != 0 {
+		// The kernel wants failures to synchronise come back as ESRCH: a positive
+		// result would be a thread id and a descriptor at once.
+		bits |= flagTsyncEsrch
+	}
+	return bits
 }
 
-// listenerFlags are those that follow from asking for notifications. The kernel
-// refuses TSYNC with a listener unless failures to synchronise come back as
-// ESRCH: a positive result would be a thread id and a descriptor at once.
-func listenerFlags(p *specs.LinuxSeccomp, bits uint32) uint32 {
+func notifies(p *specs.LinuxSeccomp) bool {
 	for i := range p.Syscalls {
-		if p.Syscalls[i].Action != specs.ActNotify {
-			continue
+		if p.Syscalls[i].Action == specs.ActNotify {
+			return true
 		}
-		if bits&flagTsync != 0 {
-			return flagNewListener | flagTsyncEsrch
-		}
-		return flagNewListener
 	}
-	return 0
+	return false
 }
 
 // Install makes f the calling thread's filter: one seccomp(2), no other system

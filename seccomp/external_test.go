@@ -1,0 +1,115 @@
+package seccomp
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// self is a compiler that runs this test binary.
+func self(t testing.TB) *external {
+	t.Helper()
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return External(f).(*external)
+}
+
+func TestExternal(t *testing.T) {
+	c := self(t)
+	profile := "compile " + strings.Repeat("x", 300_000) // more than a pipe holds
+	f, err := c.Compile([]byte(profile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := testFilter(profile); !reflect.DeepEqual(f, want) {
+		t.Errorf("got %v, want %v", f, want)
+	}
+}
+
+func TestExternalComplaints(t *testing.T) {
+	c := self(t)
+	_, err := c.Compile([]byte("complain /linux/seccomp/a\tis wrong\n/linux/seccomp/b\tis worse\n"))
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 2 {
+		t.Fatalf("got %v", err)
+	}
+	for i, want := range []FieldError{{"/linux/seccomp/a", errors.New("is wrong")}, {"/linux/seccomp/b", errors.New("is worse")}} {
+		var fe *FieldError
+		if !errors.As(joined.Unwrap()[i], &fe) || !reflect.DeepEqual(*fe, want) {
+			t.Errorf("got %v, want %v", joined.Unwrap()[i], want)
+		}
+	}
+}
+
+func TestExternalFailures(t *testing.T) {
+	tests := []struct{ profile, want string }{
+		{"complain out of order", "exit status 1: out of order"},
+		{"complain /linux/seccomp/a\tx\nand then panic", "and then panic"},
+		{"garbage nothing like it", "not an encoded seccomp filter"},
+		{"garbage ", "not an encoded seccomp filter"},
+		{"flood", "not an encoded seccomp filter"},
+		{"crash", "exit status 2: panic: crash"},
+	}
+	c := self(t)
+	for _, tt := range tests {
+		_, err := c.Compile([]byte(tt.profile))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: got %v, want %q", tt.profile, err, tt.want)
+		}
+	}
+}
+
+func TestExternalTimeout(t *testing.T) {
+	c := self(t)
+	c.timeout = 100 * time.Millisecond
+	start := time.Now()
+	_, err := c.Compile([]byte("hang"))
+	if err == nil || !strings.Contains(err.Error(), "no answer within 100ms") {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("took %v", d)
+	}
+}
+
+func TestExternalWithoutProgram(t *testing.T) {
+	for _, exe := range []string{"", "not a program"} {
+		if _, err := External(strings.NewReader(exe)).Compile([]byte("{}")); err == nil {
+			t.Errorf("%q compiled", exe)
+		}
+	}
+}
+
+// TestBuildID: every go build writes one, and go test too.
+func TestBuildID(t *testing.T) {
+	id := self(t).ID()
+	if strings.Count(id, "/") != 3 || len(id) < 40 {
+		t.Errorf("ID %q", id)
+	}
+	note := func(order func(uint32) string, text string) string {
+		return "\x7fELF...." + order(4) + order(uint32(len(text))) + order(4) + "Go\x00\x00" + text
+	}
+	little := func(v uint32) string { return string([]byte{byte(v), 0, 0, 0}) }
+	big := func(v uint32) string { return string([]byte{0, 0, 0, byte(v)}) }
+	tests := []struct{ head, want string }{
+		{note(little, "a/b"), "a/b"},
+		{note(big, "a/b"), "a/b"},
+		{note(little, strings.Repeat("x", 200))[:100], ""},
+		{note(little, ""), ""},
+		{"", ""},
+		{"\x04\x00\x00\x00Go\x00\x00", ""},
+		{"GNU\x00" + string(bytes.Repeat([]byte{0}, 100)), ""},
+	}
+	for _, tt := range tests {
+		if got := goBuildID([]byte(tt.head)); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.head, got, tt.want)
+		}
+	}
+}
