@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,20 @@ func permitted() (int64, error) {
 		return 0, err
 	}
 	return int64(data[0].Permitted) | int64(data[1].Permitted)<<32, nil
+}
+
+// ungrantable warns of capabilities that the container asks for and that husk itself
+// lacks. The spec wants that to be no failure. A new user namespace has them all.
+func (p *Plan) ungrantable() []string {
+	have, err := permitted()
+	k := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Op == opCaps })
+	if err != nil || k < 0 || p.isNew(unix.CLONE_NEWUSER) {
+		return nil
+	}
+	if missing := p.Steps[k].Nums[1] &^ have; missing != 0 {
+		return []string{"/process/capabilities/permitted: husk itself lacks " + capList(missing) + ", which the process will not get"}
+	}
+	return nil
 }
 
 // setCaps sets the thread's capability sets. What the thread does not have cannot be

@@ -132,7 +132,7 @@ func (r *Runtime) compile(config *Config, id string, o CreateOptions) (*Plan, er
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range plan.Warnings {
+	for _, w := range append(plan.Warnings, plan.ungrantable()...) {
 		r.warn(w)
 	}
 	plan.Spawn.Inherit = inherit

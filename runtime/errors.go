@@ -66,6 +66,9 @@ func wrap(op, id string, err error) error {
 		e = &Error{Err: err}
 	}
 	e.Op, e.ID = op, id
+	if op == "create" {
+		e.Exit = 0 // it executes nothing: 126 and 127 are for start and run
+	}
 	if e.Hint == "" {
 		e.Hint = hint(e)
 	}
@@ -125,6 +128,7 @@ var hints = []struct {
 	{cause: syscall.ENOSPC, field: "/linux/namespaces", hint: "a limit in /proc/sys/user/max_*_namespaces is reached"},
 	{cause: syscall.ENOENT, field: "/linux/namespaces", hint: "the namespace file does not exist; was the process or mount that held it removed?"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},
+	{cause: syscall.ENOSYS, hint: "husk needs Linux 5.14 or newer, and a system call filter above husk that lets it make containers"},
 	{cause: syscall.EROFS, hint: "the file system is mounted read-only"},
 	{cause: syscall.ENOSPC, hint: "no space left: free some, or point --root to another file system"},
 	{cause: syscall.EAGAIN, hint: "a limit on processes is reached: ulimit -u, pids.max or kernel.pid_max"},

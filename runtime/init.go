@@ -54,6 +54,7 @@ type initer struct {
 	listen, lock int    // start's listening socket; lock held until execve
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
+	inside       bool   // opChdir succeeded
 	announced    bool   // EXEC was sent
 }
 
@@ -137,7 +138,7 @@ func (i *initer) apply(s *Step) error {
 	case opHome:
 		return i.findHome(s.Nums[0])
 	case opLookup:
-		return i.lookup(s.Args[0], s.Args[1])
+		return lookup(s.Args[0], s.Args[1], s.Args[2])
 	case opReady:
 		return i.ready()
 	case opNoProcess:
@@ -213,24 +214,16 @@ func (i *initer) session(s *Step) error {
 
 // lookup finds the program as execvp(3) will, so that a missing one fails at create,
 // where engines expect it, in the words that they look for.
-func (i *initer) lookup(name, path string) error {
+func lookup(name, path, cwd string) error {
 	if strings.Contains(name, "/") {
-		if err := unix.Faccessat(unix.AT_FDCWD, name, unix.X_OK, 0); err != nil {
+		if err := executable(name, cwd); err != nil {
 			return fmt.Errorf("exec: %q: %w", name, &fs.PathError{Op: "stat", Path: name, Err: err})
 		}
 		return nil
 	}
 	cause := error(unix.ENOENT)
-	for dir := range strings.SplitSeq(path, ":") {
-		file := dir + "/" + name
-		var st unix.Stat_t
-		err := unix.Stat(file, &st)
-		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-			err = unix.EACCES
-		}
-		if err == nil {
-			err = unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, 0)
-		}
+	for _, file := range candidates(name, path) {
+		err := executable(file, cwd)
 		if err == nil {
 			return nil
 		}
@@ -239,6 +232,22 @@ func (i *initer) lookup(name, path string) error {
 		}
 	}
 	return &notFoundError{name, cause}
+}
+
+// executable says whether file, relative to cwd, is one that somebody may execute.
+// Whether the process's user may is for execve to say.
+func executable(file, cwd string) error {
+	if !strings.HasPrefix(file, "/") {
+		file = cwd + "/" + file
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return unix.EACCES
+	}
+	return nil
 }
 
 // notFoundError is worded as moby, containerd and Podman match it.
@@ -314,7 +323,12 @@ func (i *initer) applyProcess(s *Step) error {
 	case opStdio:
 		return ownStdio(uint32(s.Nums[0]), i.root.Peer() >= 0)
 	case opChdir:
-		return chdir(s.Args[0], len(s.Nums) > 0)
+		return i.chdir(s.Args[0])
+	case opChdirAgain:
+		if i.inside {
+			return nil
+		}
+		return chdir(s.Args[0])
 	case opSeccomp:
 		i.announce()
 		_, err := seccomp.Install(&seccomp.Filter{BPF: []byte(s.Args[0]), Flags: uint32(s.Nums[0])})

@@ -31,13 +31,14 @@ const (
 	opSysctl                   // Args: key, value
 	opCwd                      // Args: directory, created if missing
 	opHome                     // Nums: uid whose home directory becomes HOME
-	opLookup                   // Args: program, value of PATH
+	opLookup                   // Args: program, value of PATH, working directory
 	opReady                    // tell the parent; wait for start
 	opNoProcess                // the config has no process: start fails
 	opAffinity                 // run on every CPU, whatever the caller was bound to
 	opRlimit                   // Args: name; Nums: resource, soft, hard
 	opStdio                    // Nums: uid that shall own pipes on stdin, stdout, stderr
-	opChdir                    // Args: directory; Nums: 1 when it may fail for now
+	opChdir                    // Args: directory, which only the user may be able to enter
+	opChdirAgain               // Args: directory, unless opChdir got there
 	opSeccomp                  // Args: filter; Nums: flags
 	opBounding                 // Nums: capability mask to keep
 	opUser                     // Nums: uid, gid, supplementary gids…
@@ -261,7 +262,7 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	}
 	// A startContainer hook may yet make the program.
 	if len(hooksOf(p.config.Spec).StartContainer) == 0 {
-		p.add(opLookup, "/process/args/0", proc.Args[0], path)
+		p.add(opLookup, "/process/args/0", proc.Args[0], path, proc.Cwd)
 	}
 }
 
@@ -302,7 +303,7 @@ func (p *Plan) process(linux *specs.Linux, o PlanOptions) error {
 	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, "")
 	p.addNums(opAffinity, "")
 	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
-	p.add(opChdir, "/process/cwd", proc.Cwd).Nums = []int64{1}
+	p.add(opChdir, "/process/cwd", proc.Cwd)
 	filter, err := p.filter(linux, o)
 	if err != nil {
 		return err
@@ -316,7 +317,7 @@ func (p *Plan) process(linux *specs.Linux, o PlanOptions) error {
 		s := p.add(opRlimit, pointer("/process/rlimits", strconv.Itoa(i)), r.Type)
 		s.Nums = []int64{int64(rlimitResource(r.Type)), int64(r.Soft), int64(r.Hard)}
 	}
-	p.add(opChdir, "/process/cwd", proc.Cwd)
+	p.addNums(opChdirAgain, "/process/cwd").Args = []string{proc.Cwd}
 	if proc.NoNewPrivileges {
 		p.add(opNoNewPrivs, "/process/noNewPrivileges")
 		if filter != nil {
@@ -531,6 +532,8 @@ func (s *Step) String() string {
 		return fmt.Sprintf("give pipes on stdin, stdout and stderr to uid %d", s.Nums[0])
 	case opChdir:
 		return "change directory to " + s.Args[0]
+	case opChdirAgain:
+		return "change directory to " + s.Args[0] + " if only the user may"
 	case opSeccomp:
 		return fmt.Sprintf("install seccomp filter of %d instructions", len(s.Args[0])/8)
 	case opBounding:

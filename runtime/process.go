@@ -74,16 +74,23 @@ func ownStdio(uid uint32, terminal bool) error {
 	return nil
 }
 
+// chdir enters the working directory with the rights of root, who may do so where the
+// user may not: then that is where the user starts. Elsewhere it is the other way round
+// (network file systems), and it has to wait for the change of ids.
+func (i *initer) chdir(dir string) error {
+	err := chdir(dir)
+	i.inside = err == nil
+	if errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return err
+}
+
 // chdir enters dir and checks that it is inside: a descriptor of the host that a
 // careless caller leaked could be reached as /proc/self/fd/N (CVE-2024-21626), and the
-// kernel then answers getcwd with "(unreachable)". Before the change of ids EACCES may
-// be tolerated, because only the user may have the right to enter (and not root, on
-// network file systems).
-func chdir(dir string, tolerant bool) error {
+// kernel then answers getcwd with "(unreachable)".
+func chdir(dir string) error {
 	if err := unix.Chdir(dir); err != nil {
-		if tolerant && err == unix.EACCES {
-			return nil
-		}
 		return &fs.PathError{Op: "chdir", Path: dir, Err: err}
 	}
 	var buf [unix.PathMax]byte
