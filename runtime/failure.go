@@ -1,0 +1,110 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// ending is how the init ended, once it was reaped.
+type ending struct {
+	reaped bool
+	info   siginfo
+}
+
+// reap waits for our child, the init, which is dead or about to be.
+func (c *creation) reap() {
+	if c.end.reaped {
+		return
+	}
+	c.end.reaped = true
+	_ = waitReadable(int(c.proc.FD.Fd()), time.Now().Add(patience))
+	c.end.info, _ = waitPidfd(int(c.proc.FD.Fd()))
+}
+
+// diagnose explains why the init does not answer: it reported an error, or it died, and
+// then how.
+func (c *creation) diagnose(cause error) error {
+	if errors.Is(cause, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the container's init did not answer: %w", cause)
+	}
+	// The report may have come while we did something else.
+	if !errors.Is(cause, io.EOF) {
+		if kind, payload, _, err := c.conn.Recv(time.Now().Add(100 * time.Millisecond)); err == nil && kind == namespaces.KindError {
+			return remoteError(kind, payload)
+		} else if !errors.Is(err, io.EOF) {
+			return cause
+		}
+	}
+	c.reap()
+	if c.group != nil && c.group.OOMKilled() {
+		return &Error{
+			Field: "/linux/resources/memory/limit", Err: fmt.Errorf("the container's init was killed by the memory limit%s", c.memoryLimit()),
+			Hint: "raise the limit: husk's own init lives under it until it executes the process",
+		}
+	}
+	if c.end.info.signal != 0 {
+		return fmt.Errorf("the container's init was killed by signal %d", c.end.info.signal)
+	}
+	return fmt.Errorf("the container's init exited with status %d: %w", c.end.info.code, cause)
+}
+
+func (c *creation) memoryLimit() string {
+	for _, l := range c.plan.Limits {
+		if l.File == "memory.max" {
+			return " of " + l.Value + " bytes"
+		}
+	}
+	return ""
+}
+
+// remoteError makes the error that the init, or the raw half of Spawn, reported.
+func remoteError(kind byte, payload []byte) error {
+	if kind != namespaces.KindError {
+		return fmt.Errorf("packet of kind %d: %w", kind, errWire)
+	}
+	_, errno, text, err := namespaces.DecodeError(payload)
+	if err != nil {
+		return err
+	}
+	parts := strings.SplitN(text, "\x00", 3)
+	e := &Error{}
+	text = parts[len(parts)-1]
+	if len(parts) == 3 {
+		e.Field, e.Path = parts[0], parts[1]
+	} else {
+		e.Field = "/linux/namespaces"
+	}
+	e.Err = &remoteCause{text, errno}
+	e.Exit = exitCode(e.Field, e.Err)
+	return e
+}
+
+// remoteCause is a cause that happened in another process.
+type remoteCause struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *remoteCause) Error() string {
+	if e.errno == 0 || strings.HasSuffix(e.text, "in $PATH") {
+		return e.text
+	}
+	if e.text == "" {
+		return e.errno.Error()
+	}
+	return e.text + ": " + e.errno.Error()
+}
+
+func (e *remoteCause) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
+}
