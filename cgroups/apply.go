@@ -37,25 +37,25 @@ func (g *Group) Apply(limits []Limit, late bool) error {
 }
 
 func (g *Group) apply(l Limit) error {
-	value, err := l.Value, error(nil)
+	file, value := l.File, l.Value
+	if l.Check {
+		if err := g.checkUsage(value); err != nil {
+			return &FieldError{Field: l.Field, File: file, Value: value, Err: err}
+		}
+	}
 	if l.KeepFirst {
 		value = g.keepFirst(l)
 	}
-	if l.Check {
-		err = g.checkUsage(l.Value)
-	}
-	if err == nil {
-		err = write(g.fd, l.File, value+"\n")
-	}
+	err := write(g.fd, file, value+"\n")
 	if l.AltFile != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)) {
-		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); alt == nil {
-			return nil
+		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); !errors.Is(alt, unix.ENOENT) {
+			file, value, err = l.AltFile, l.AltValue, alt
 		}
 	}
 	if err == nil || l.Optional && errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	return &FieldError{Field: l.Field, File: l.File, Value: value, Err: g.reason(l, err)}
+	return &FieldError{Field: l.Field, File: file, Value: value, Err: g.reason(l, err)}
 }
 
 // keepFirst puts the word that the file begins with before the rest of the value.

@@ -160,7 +160,7 @@ func TestDevicesAgainstPlainReading(t *testing.T) {
 	}
 	all, defaults := requests(), plainDefaults(t)
 	granted, refused := 0, 0
-	for range 2000 {
+	for range 500 {
 		var rules []specs.LinuxDeviceCgroup
 		for range rng.IntN(6) {
 			r := specs.LinuxDeviceCgroup{
@@ -415,7 +415,7 @@ func TestVerifier(t *testing.T) {
 	g := testGroup(t)
 	fds := openFDs(t)
 	var rules []specs.LinuxDeviceCgroup
-	for i := range int64(2000) {
+	for i := range int64(1000) {
 		rules = append(rules, specs.LinuxDeviceCgroup{
 			Allow:  i%3 == 0,
 			Type:   []string{"a", "b", "c"}[i%3],

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -75,6 +76,12 @@ func Remove(path string, missing []string) error {
 }
 
 func removeLeaf(mount int, path string, made bool) error {
+	if made {
+		// Nearly always that is all.
+		if err := rmdir(mount, "."+path); err == nil || gone(err) {
+			return nil
+		}
+	}
 	fd, err := openGroup(mount, path)
 	if err != nil {
 		if gone(err) {
@@ -84,40 +91,37 @@ func removeLeaf(mount int, path string, made bool) error {
 	}
 	g := &Group{fd: fd, path: path}
 	defer g.Close()
-	if !made && g.Populated() {
-		return nil
-	}
-	if err := g.clear(time.Now().Add(removeWait)); err != nil {
-		return err
-	}
 	if !made {
-		return g.detachDevices()
+		return g.vacate()
 	}
-	err = rmdir(mount, "."+path)
-	if err == nil || gone(err) {
-		return nil
-	}
-	return &fs.PathError{Op: "remove cgroup", Path: path, Err: err}
+	return g.clear(func() error { return rmdir(mount, "."+path) })
 }
 
-// clear removes every group below g and returns when g could be removed too.
-// Whoever is still inside may make new groups while we walk, hence the loop.
-func (g *Group) clear(deadline time.Time) error {
-	for {
-		busy := false
-		err := walk(g.fd, nil, func(parent int, name string) error {
-			err := rmdir(parent, name)
-			busy = busy || err == unix.EBUSY
-			if err == nil || gone(err) || err == unix.EBUSY {
-				return nil
-			}
-			return &fs.PathError{Op: "remove cgroup", Path: g.path + "/…/" + name, Err: err}
-		})
-		if err != nil {
-			return err
+// vacate leaves a group that was there before create as it was.
+func (g *Group) vacate() error {
+	if g.Populated() {
+		return nil
+	}
+	if err := g.clear(func() error { return nil }); err != nil {
+		return err
+	}
+	return g.detachDevices()
+}
+
+// clear removes every group below g and then calls last, repeatedly while
+// something is busy: whoever is still inside may make new groups as we walk.
+func (g *Group) clear(last func() error) error {
+	deadline := time.Now().Add(removeWait)
+	for nap := firstNap; ; nap = min(2*nap, lastNap) {
+		err := g.removeBelow()
+		if err == nil {
+			err = last()
 		}
-		if !busy && !g.Populated() {
+		if err == nil || gone(err) {
 			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return &fs.PathError{Op: "remove cgroup", Path: g.path, Err: err}
 		}
 		if err := g.WaitEmpty(deadline); err != nil {
 			return err
@@ -125,7 +129,20 @@ func (g *Group) clear(deadline time.Time) error {
 		if time.Now().After(deadline) {
 			return &BusyError{Group: g.path, Err: unix.EBUSY}
 		}
+		pollPRI(-1, nap) // nobody inside and yet busy: there is nothing else to wait for
 	}
+}
+
+// removeBelow removes what it can and then reports the first failure.
+func (g *Group) removeBelow() error {
+	var first error
+	err := walk(g.fd, nil, func(parent int, name string) error {
+		if err := rmdir(parent, name); err != nil && !gone(err) && first == nil {
+			first = err
+		}
+		return nil
+	})
+	return cmp.Or(err, first)
 }
 
 func rmdir(dir int, name string) error {
