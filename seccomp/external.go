@@ -56,31 +56,20 @@ func (e *external) ID() string {
 	return goBuildID(head[:n])
 }
 
-// goBuildID finds the ELF note of owner "Go", type 4.
+// goBuildID finds the ELF note of owner "Go", type 4: the lengths of owner and
+// text, the type, the owner padded to four bytes, the text (elf(5)).
 func goBuildID(head []byte) string {
-	const header = "\x04\x00\x00\x00" + "Go\x00\x00" // type, owner
-	i := bytes.Index(head, []byte(header))
-	if i < 8 || binary.LittleEndian.Uint32(head[i-8:]) != 4 {
-		return goBuildIDBigEndian(head)
-	}
-	return noteText(head[i+len(header):], binary.LittleEndian.Uint32(head[i-4:]))
-}
-
-// goBuildIDBigEndian is goBuildID for s390x and the big-endian MIPS and PowerPC.
-func goBuildIDBigEndian(head []byte) string {
-	const header = "\x00\x00\x00\x04" + "Go\x00\x00"
-	i := bytes.Index(head, []byte(header))
-	if i < 8 || binary.BigEndian.Uint32(head[i-8:]) != 4 {
+	header := append(binary.NativeEndian.AppendUint32(nil, 4), "Go\x00\x00"...)
+	i := bytes.Index(head, header)
+	if i < 8 || binary.NativeEndian.Uint32(head[i-8:]) != 4 {
 		return ""
 	}
-	return noteText(head[i+len(header):], binary.BigEndian.Uint32(head[i-4:]))
-}
-
-func noteText(b []byte, n uint32) string {
-	if n > 256 || int(n) > len(b) {
+	n := binary.NativeEndian.Uint32(head[i-4:])
+	text := head[i+len(header):]
+	if n > 256 || int(n) > len(text) {
 		return ""
 	}
-	return string(b[:n])
+	return string(text[:n])
 }
 
 // Compile runs the program on memory files: no pipe that could fill up, so one

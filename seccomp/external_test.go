@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"reflect"
@@ -93,16 +94,15 @@ func TestBuildID(t *testing.T) {
 	if strings.Count(id, "/") != 3 || len(id) < 40 {
 		t.Errorf("ID %q", id)
 	}
-	note := func(order func(uint32) string, text string) string {
-		return "\x7fELF...." + order(4) + order(uint32(len(text))) + order(4) + "Go\x00\x00" + text
+	note := func(text string) string {
+		number := func(v int) string { return string(binary.NativeEndian.AppendUint32(nil, uint32(v))) }
+		return "\x7fELF...." + number(4) + number(len(text)) + number(4) + "Go\x00\x00" + text
 	}
-	little := func(v uint32) string { return string([]byte{byte(v), 0, 0, 0}) }
-	big := func(v uint32) string { return string([]byte{0, 0, 0, byte(v)}) }
 	tests := []struct{ head, want string }{
-		{note(little, "a/b"), "a/b"},
-		{note(big, "a/b"), "a/b"},
-		{note(little, strings.Repeat("x", 200))[:100], ""},
-		{note(little, ""), ""},
+		{note("a/b"), "a/b"},
+		{note(strings.Repeat("x", 200))[:100], ""},
+		{note(strings.Repeat("x", 257)), ""},
+		{note(""), ""},
 		{"", ""},
 		{"\x04\x00\x00\x00Go\x00\x00", ""},
 		{"GNU\x00" + string(bytes.Repeat([]byte{0}, 100)), ""},

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -90,11 +91,14 @@ func (c *compiler) start() (err error) {
 	}
 	c.addArch(native)
 	for i, name := range c.profile.Architectures {
-		arch, _ := token(name)
-		if err := c.filter.AddArch(arch); err != nil {
-			if errors.Is(err, syscall.EDOM) {
-				err = fmt.Errorf("%s has another byte order than this machine", name)
-			}
+		arch, err := token(name)
+		if err == nil {
+			err = c.filter.AddArch(arch)
+		}
+		if errors.Is(err, syscall.EDOM) {
+			err = fmt.Errorf("%s has another byte order than this machine", name)
+		}
+		if err != nil {
 			c.fail("/architectures/"+strconv.Itoa(i), err)
 			continue
 		}
@@ -405,49 +409,15 @@ func operator(op specs.LinuxSeccompOperator) scmp.ScmpCompareOp {
 	return scmp.CompareInvalid
 }
 
-// tokens pairs the names of architectures with libseccomp's.
-var tokens = []struct {
-	name  specs.Arch
-	token scmp.ScmpArch
-}{
-	{specs.ArchAARCH64, scmp.ArchARM64},
-	{specs.ArchARM, scmp.ArchARM},
-	{specs.ArchLOONGARCH64, scmp.ArchLOONGARCH64},
-	{specs.ArchM68K, scmp.ArchM68K},
-	{specs.ArchMIPS, scmp.ArchMIPS},
-	{specs.ArchMIPS64, scmp.ArchMIPS64},
-	{specs.ArchMIPS64N32, scmp.ArchMIPS64N32},
-	{specs.ArchMIPSEL, scmp.ArchMIPSEL},
-	{specs.ArchMIPSEL64, scmp.ArchMIPSEL64},
-	{specs.ArchMIPSEL64N32, scmp.ArchMIPSEL64N32},
-	{specs.ArchPARISC, scmp.ArchPARISC},
-	{specs.ArchPARISC64, scmp.ArchPARISC64},
-	{specs.ArchPPC, scmp.ArchPPC},
-	{specs.ArchPPC64, scmp.ArchPPC64},
-	{specs.ArchPPC64LE, scmp.ArchPPC64LE},
-	{specs.ArchRISCV64, scmp.ArchRISCV64},
-	{specs.ArchS390, scmp.ArchS390},
-	{specs.ArchS390X, scmp.ArchS390X},
-	{specs.ArchSH, scmp.ArchSH},
-	{specs.ArchSHEB, scmp.ArchSHEB},
-	{specs.ArchX32, scmp.ArchX32},
-	{specs.ArchX86, scmp.ArchX86},
-	{specs.ArchX86_64, scmp.ArchAMD64},
+// token is libseccomp's name for an architecture: the same word in small letters.
+func token(name specs.Arch) (scmp.ScmpArch, error) {
+	return scmp.GetArchFromString(strings.TrimPrefix(string(name), "SCMP_ARCH_"))
 }
 
-func token(name specs.Arch) (scmp.ScmpArch, bool) {
-	for _, t := range tokens {
-		if t.name == name {
-			return t.token, true
-		}
-	}
-	return scmp.ArchInvalid, false
-}
-
-func archName(token scmp.ScmpArch) specs.Arch {
-	for _, t := range tokens {
-		if t.token == token {
-			return t.name
+func archName(arch scmp.ScmpArch) specs.Arch {
+	for _, name := range seccomp.Arches() {
+		if t, err := token(specs.Arch(name)); err == nil && t == arch {
+			return specs.Arch(name)
 		}
 	}
 	return ""

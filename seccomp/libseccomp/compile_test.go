@@ -76,6 +76,7 @@ type plain struct {
 	native scmp.ScmpArch
 	newest map[scmp.ScmpArch]uint32
 	rules  map[key][]specs.LinuxSyscall
+	info   map[scmp.ScmpArch]seccomp.Arch
 }
 
 type key struct {
@@ -85,11 +86,14 @@ type key struct {
 
 func newPlain(p *specs.LinuxSeccomp) *plain {
 	native, _ := scmp.GetNativeArch()
-	pl := &plain{p: p, native: native, newest: map[scmp.ScmpArch]uint32{}, rules: map[key][]specs.LinuxSyscall{}}
+	pl := &plain{p: p, native: native, newest: map[scmp.ScmpArch]uint32{}, rules: map[key][]specs.LinuxSyscall{}, info: map[scmp.ScmpArch]seccomp.Arch{}}
+	for _, arch := range pl.arches() {
+		pl.info[arch], _ = seccomp.LookupArch(archName(arch))
+	}
 	for _, r := range p.Syscalls {
 		for _, name := range r.Names {
 			for _, arch := range pl.arches() {
-				a, _ := seccomp.LookupArch(archName(arch))
+				a := pl.info[arch]
 				n, ok := callNumber(name, arch)
 				if ok {
 					pl.rules[key{arch, n}] = append(pl.rules[key{arch, n}], r)
@@ -209,7 +213,7 @@ func (pl *plain) answer(arch scmp.ScmpArch, d *data) uint32 {
 			conditional = &act
 		}
 	}
-	a, _ := seccomp.LookupArch(archName(arch))
+	a := pl.info[arch]
 	newest, named := pl.newest[arch]
 	switch {
 	case conditional != nil:
@@ -230,7 +234,7 @@ func compare(t *testing.T, p *specs.LinuxSeccomp, rnd *rand.Rand) {
 	f := mustCompile(t, p)
 	pl := newPlain(p)
 	for _, arch := range pl.arches() {
-		a, _ := seccomp.LookupArch(archName(arch))
+		a := pl.info[arch]
 		values := interesting(p, rnd, a.Name != specs.ArchX86_64)
 		for n := range uint32(560) {
 			if mixed(arch, n+a.Base) {

@@ -7,6 +7,9 @@ var newer = []struct {
 	name string
 	nr   uint32
 }{
+	{"process_madvise", 440},
+	{"epoll_pwait2", 441},
+	{"mount_setattr", 442},
 	{"quotactl_fd", 443},
 	{"landlock_create_ruleset", 444},
 	{"landlock_add_rule", 445},
