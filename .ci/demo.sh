@@ -14,7 +14,10 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 rootless=
-[ "$(id -u)" = 0 ] || rootless=--rootless
+if [ "$(id -u)" != 0 ]; then
+	rootless=--rootless
+	export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-$tmp}" # for husk's state
+fi
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # show prints a command as one would type it, then runs it.

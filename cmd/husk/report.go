@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -35,11 +36,21 @@ type entry struct {
 // report tells the user, and the log if there is one, why the command failed.
 func (a *app) report(err error) {
 	e := explain(err)
+	if e.Hint == "" && a.rootDenied(err) {
+		e.Hint = "an ordinary user keeps the state of containers below XDG_RUNTIME_DIR, which is not set, or where --root says"
+	}
 	fmt.Fprintf(a.stderr, "husk: error: %s\n", e.Msg)
 	if e.Hint != "" {
 		fmt.Fprintf(a.stderr, "husk: hint: %s\n", e.Hint)
 	}
 	a.append(e)
+}
+
+// rootDenied reports whether err is about the state root of the superuser, which
+// somebody else got for want of a better one.
+func (a *app) rootDenied(err error) bool {
+	var pe *fs.PathError
+	return a.root == "" && errors.As(err, &pe) && pe.Path == defaultRoot() && errors.Is(err, fs.ErrPermission)
 }
 
 // explain takes err apart.

@@ -160,3 +160,15 @@ func TestExitStatus(t *testing.T) {
 		}
 	}
 }
+
+func TestDeniedRoot(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	for root, want := range map[string]bool{"": true, "/elsewhere": false} {
+		var out bytes.Buffer
+		a := &app{stderr: &out, root: root}
+		a.report(&runtime.Error{Op: "list", Err: &os.PathError{Op: "open state root", Path: "/run/husk", Err: syscall.EACCES}})
+		if got := strings.Contains(out.String(), "husk: hint: an ordinary user"); got != want {
+			t.Errorf("--root %q: %s", root, out.String())
+		}
+	}
+}
