@@ -26,6 +26,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -79,11 +80,11 @@ func run() error {
 		return errors.New("the measurement makes namespaces and cgroups: run it as root")
 	}
 	s := &setup{
-		Engines: strings.Split(*engines, ","), Paths: map[string]string{},
-		Cgroup: fmt.Sprintf("husk-bench-%d", os.Getpid()), Seconds: budget.Seconds(), Warmup: *warmup,
+		Cgroup: fmt.Sprintf("husk-bench-%d", os.Getpid()), Engines: strings.Split(*engines, ","),
+		Seconds: budget.Seconds(), Warmup: *warmup,
 	}
-	cache, err := s.prepare(*husk, *profile)
-	if err != nil {
+	cache := filepath.Join(envOr("XDG_CACHE_HOME", "/var/cache"), "husk")
+	if err := s.prepare(cache, *husk, *profile); err != nil {
 		return err
 	}
 	report, err := s.measure()
@@ -97,44 +98,46 @@ func run() error {
 }
 
 // prepare finds or makes all that is measured and says what is missing.
-func (s *setup) prepare(husk, profile string) (cache string, err error) {
-	cache = filepath.Join(envOr("XDG_CACHE_HOME", "/var/cache"), "husk")
+func (s *setup) prepare(cache, husk, profile string) (err error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	if s.Root = os.Getenv("ROOT"); s.Root == "" {
 		if s.Root, err = peersRoot(); err != nil {
-			return "", err
+			return err
 		}
 	}
-	for _, engine := range s.Engines {
-		path := os.Getenv(strings.ToUpper(engine)) // CRUN, RUNC
-		switch engine {
-		case "husk":
-			path = husk
-		case "floor":
-			if path, err = buildFloor(cache); err != nil {
-				return "", err
-			}
-		case "crun", "runc":
-		default:
-			return "", fmt.Errorf("unknown engine %q: floor, husk, crun and runc are known", engine)
-		}
-		if path == "" {
-			continue
-		}
-		if s.Paths[engine], err = filepath.Abs(path); err != nil {
-			return "", err
-		}
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("%s: %w (husk is built by: make build)", engine, err)
+	s.Paths = map[string]string{"husk": husk, "crun": os.Getenv("CRUN"), "runc": os.Getenv("RUNC")}
+	if s.Paths["floor"], err = buildFloor(cache); err != nil {
+		return err
+	}
+	for engine, path := range s.Paths {
+		if path == "" || !slices.Contains(s.Engines, engine) {
+			delete(s.Paths, engine)
+		} else if s.Paths[engine], err = settle(path); err != nil {
+			return fmt.Errorf("%s: %w (husk is built by: make build)", engine, err)
 		}
 	}
 	if s.Profile, err = os.ReadFile(profile); err != nil {
-		return "", err
+		return err
 	}
 	s.Filter, err = compileFilter(s.Profile)
-	return cache, err
+	return err
+}
+
+// settle returns the absolute path of a binary that is on the disk: until the pages
+// of a file just linked are written back, they count as dirty memory of the process
+// that maps them.
+func settle(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
 }
 
 // compileFilter runs the program that husk embeds to compile seccomp profiles.

@@ -65,6 +65,10 @@ type bench struct {
 func newBench(s *setup) (*bench, error) {
 	// wait4 is called on the thread that forks; a thread switch would be timed too.
 	goruntime.LockOSThread()
+	// What else runs on the machine should disturb all of them little.
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
+		return nil, fmt.Errorf("setpriority: %w", err)
+	}
 	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	b := &bench{setup: s, samples: map[string]map[string][]float64{}}
 	var err error
@@ -176,7 +180,7 @@ func (b *bench) measure() (*report, error) {
 // round measures everything once. For each group of operations the engines take
 // turns, in an order that turns with the rounds.
 func (b *bench) round() error {
-	for _, group := range []func(*engine) error{b.runTrue, b.runSeccomp, b.life, b.shortLife} {
+	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.life, b.shortLife} {
 		for i := range b.engines {
 			e := b.engines[(i+b.report.Rounds)%len(b.engines)]
 			if err := group(e); err != nil {
@@ -191,7 +195,9 @@ func (b *bench) round() error {
 	return nil
 }
 
-func (b *bench) runTrue(e *engine) error { return b.timed("run true", e, e.runs("true")) }
+func (b *bench) run(e *engine) error {
+	return b.timed("run true", e, e.runs("true"))
+}
 
 func (b *bench) runSeccomp(e *engine) error {
 	if e.name == "floor" && len(b.setup.Filter) == 0 {

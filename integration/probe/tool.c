@@ -6,6 +6,7 @@
 //	tool pidfd SOCKET             take a pidfd, say what came with it
 //	tool trace ROLE WHAT -- CMD   run CMD and disturb its system calls
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -186,7 +187,9 @@ static int pidfd(const char *path)
 //	fail NUMBER K ERRNO    the Kth call of that number does not happen
 //	list                   print the number of each call of the role
 //
-// As soon as the command is gone the tracer goes too, which detaches the rest.
+// $ATTACH is the PID of one more process that plays the child: the parked init,
+// which is no descendant of start. As soon as the command is gone the tracer goes
+// too, which detaches the rest.
 enum action { COUNT, LIST, KILL, STOP, FAIL };
 
 struct plan {
@@ -347,6 +350,30 @@ static struct plan parse(char **a)
 	return p;
 }
 
+static void seize(pid_t pid)
+{
+	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		   PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC) ||
+	    ptrace(PTRACE_INTERRUPT, pid, 0, 0))
+		die("seize");
+}
+
+// attach seizes all threads of a process.
+static void attach(const char *pid)
+{
+	char path[64];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%s/task", pid);
+	d = opendir(path);
+	while (d && (e = readdir(d)))
+		if (atoi(e->d_name) > 0)
+			seize(atoi(e->d_name));
+	if (d)
+		closedir(d);
+}
+
 static int trace(char **args)
 {
 	struct plan p = parse(args);
@@ -363,10 +390,9 @@ static int trace(char **args)
 		execvp(args[1], args + 1);
 		die(args[1]);
 	}
-	if (ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
-		   PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC) ||
-	    ptrace(PTRACE_INTERRUPT, pid, 0, 0))
-		die("seize");
+	seize(pid);
+	if (getenv("ATTACH"))
+		attach(getenv("ATTACH"));
 	write(gate[1], "", 1);
 	status = trace_loop(pid, &p);
 	if (p.action == COUNT)
