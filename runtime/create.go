@@ -400,12 +400,6 @@ func (c *creation) sendPlan(start bool) error {
 // so travel with it: the init takes no more batches once it is READY.
 func (s *Step) needsFD() bool { return s.Op == opReady || s.Op == opRootfs && s.Mount.FD }
 
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-}
-
 // open opens what the parent must open for a step.
 func (c *creation) open(s *Step, start bool) ([]int, error) {
 	switch {

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"bytes"
-	"encoding/json/v2"
 	"fmt"
 	"io/fs"
 	"os"
@@ -37,9 +36,15 @@ func hookTimeout(h specs.Hook) int64 {
 // hookState makes the state document of a hook without its pid, which the one who
 // runs the hook adds by appendPid.
 func hookState(version, id string, status specs.ContainerState, bundle string, annotations map[string]string) []byte {
-	b, _ := json.Marshal(specs.State{Version: version, ID: id, Status: status, Bundle: bundle, Annotations: annotations},
-		json.OmitZeroStructFields(true), json.Deterministic(true))
-	return b
+	w := &jsonWriter{}
+	w.object(func() {
+		w.text("ociVersion", version)
+		w.text("id", id)
+		w.text("status", string(status))
+		w.text("bundle", bundle)
+		w.texts("annotations", annotations)
+	})
+	return w.b
 }
 
 func appendPid(state []byte, pid int) []byte {
@@ -123,13 +128,12 @@ func memfile(name string, b []byte) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}
-	for off := 0; off < len(b); {
-		n, err := unix.Pwrite(fd, b[off:], int64(off))
-		if err != nil && err != unix.EINTR {
-			_ = unix.Close(fd)
-			return -1, os.NewSyscallError("write memfd", err)
-		}
-		off += max(n, 0)
+	if err = writeAll(fd, b); err == nil {
+		_, err = unix.Seek(fd, 0, unix.SEEK_SET)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, os.NewSyscallError("write memfd", err)
 	}
 	return fd, nil
 }

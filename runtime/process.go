@@ -297,9 +297,9 @@ func setOOMScore(pid int, score *int) error {
 		return nil
 	}
 	file := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
-	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := openPath(file, unix.O_WRONLY)
 	if err == nil {
-		_, err = unix.Write(fd, strconv.AppendInt(nil, int64(*score), 10))
+		err = writeAll(fd, strconv.AppendInt(nil, int64(*score), 10))
 		_ = unix.Close(fd)
 	}
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 // yet, and returns it locked. The lock belongs to the open file, not to a process: it
 // moves to the init with the descriptor, and the kernel drops it at execve.
 func (e *entry) initLock() (int, error) {
-	fd, err := unix.Openat(e.fd, lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := openat(e.fd, lockFile, unix.O_RDWR|unix.O_CREAT, 0o600)
 	if err == nil {
 		err = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 	}
@@ -26,7 +26,7 @@ func (e *entry) initLock() (int, error) {
 
 // initLocked says whether husk's init still holds the lock.
 func (e *entry) initLocked() bool {
-	fd, err := unix.Openat(e.fd, lockFile, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := openat(e.fd, lockFile, unix.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
@@ -106,7 +106,7 @@ func sendFD(socket, data string, fd int) error {
 // directory is reached through a descriptor.
 func connectUnix(s int, path string) error {
 	if len(path) > 107 {
-		dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		dir, err := openPath(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return os.NewSyscallError("open", err)
 		}
@@ -127,34 +127,15 @@ func writePidFile(path string, pid int) error {
 	if path == "" {
 		return nil
 	}
-	dir, err := unix.Open(filepath.Dir(path), unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	dir, err := openPath(filepath.Dir(path), dirFlags)
 	if err == nil {
-		err = replacePidFile(dir, filepath.Base(path), pid)
+		err = replaceFile(dir, filepath.Base(path), strconv.AppendInt(nil, int64(pid), 10), 0o644, false)
 		_ = unix.Close(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("pid file: %w", &fs.PathError{Op: "write", Path: path, Err: err})
 	}
 	return nil
-}
-
-func replacePidFile(dir int, name string, pid int) error {
-	tmp := ".tmp-" + name
-	fd, err := unix.Openat(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return err
-	}
-	err = writeAll(fd, strconv.AppendInt(nil, int64(pid), 10))
-	if e := unix.Close(fd); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = unix.Renameat(dir, tmp, dir, name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(dir, tmp, 0)
-	}
-	return err
 }
 
 // removePidFile takes back the pid file of a create that failed after writing it.

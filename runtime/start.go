@@ -9,7 +9,6 @@ import (
 
 	"github.com/huskrun/husk/namespaces"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // startPatience is how long the parked init may take to answer start, hooks aside.
@@ -51,7 +50,7 @@ func (r *Runtime) start(id string) error {
 	if err := conn.Send(msgStart, nil); err != nil {
 		return err
 	}
-	_ = unix.Unlinkat(e.fd, startSock, 0)
+	_ = unlinkat(e.fd, startSock, 0)
 	if err := awaitExec(conn, rec); err != nil {
 		return err
 	}

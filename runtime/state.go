@@ -28,6 +28,24 @@ type State struct {
 	Owner       string               `json:"owner"`
 }
 
+// MarshalJSON writes the document without reflection, which a command that lives for a
+// millisecond would feel.
+func (s *State) MarshalJSON() ([]byte, error) {
+	w := &jsonWriter{}
+	w.object(func() {
+		w.text("ociVersion", s.Version)
+		w.text("id", s.ID)
+		w.num("pid", s.PID)
+		w.text("status", string(s.Status))
+		w.text("bundle", s.Bundle)
+		w.text("rootfs", s.Rootfs)
+		w.text("created", s.Created.Format(time.RFC3339Nano))
+		w.texts("annotations", s.Annotations)
+		w.text("owner", s.Owner)
+	})
+	return w.b, nil
+}
+
 // State returns the state of a container. It takes no lock and asks the kernel, not the
 // record, whether processes live: what it says holds after any crash, and when pids
 // have been reused.

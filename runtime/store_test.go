@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/json/jsontext"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -214,4 +217,40 @@ func TestSelfIsAlive(t *testing.T) {
 	if (process{}).alive() {
 		t.Error("pid 0 lives")
 	}
+}
+
+func TestRecordSurvives(t *testing.T) {
+	seconds := 5
+	want := &record{
+		Version: recordVersion, OCIVersion: "1.3.0", ID: "a", Phase: phaseCreated,
+		Creator: process{1, 2}, Init: process{3, 1 << 60}, Bundle: "/b\"\n\x00", Rootfs: "/r",
+		Created: time.Unix(1, 5).UTC(), Owner: 1000, Annotations: map[string]string{"k": "v", "": "ü"},
+		Cgroup: "/c", CgroupMade: []string{"/c", "/c/d"}, NoProcess: true, StartHooks: []int{0, 7},
+		Poststart: []specs.Hook{{Path: "/h", Args: []string{"a", ""}, Env: []string{"A=b"}, Timeout: &seconds}, {Path: "/i"}},
+		Poststop:  []specs.Hook{{Path: "/p"}},
+	}
+	want.Bundle = "/b\"\n" // NUL is refused by the config already
+	b := want.encode()
+	if !jsontext.Value(b).IsValid() {
+		t.Fatalf("%s", b)
+	}
+	got, err := decodeRecord(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(record{})); d != "" {
+		t.Error(d)
+	}
+	empty := &record{Created: time.Unix(0, 0).UTC()}
+	if got, err := decodeRecord(empty.encode()); err != nil || !cmp.Equal(got, empty, cmp.AllowUnexported(record{})) {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
+// FuzzRecord: state.json lies in a private directory, but a full disk or a crash of the
+// machine may have damaged it.
+func FuzzRecord(f *testing.F) {
+	f.Add((&record{Created: time.Unix(0, 0)}).encode())
+	f.Add([]byte("{"))
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = decodeRecord(b) })
 }

@@ -1,0 +1,236 @@
+package runtime
+
+import (
+	"encoding/json/jsontext"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Phases of a record.
+const (
+	phaseCreating = "creating" // side effects may exist; the creator owns them
+	phaseCreated  = "created"  // committed
+)
+
+// record is what create leaves for the later commands, which never read config.json.
+type record struct {
+	Version     int // of this layout
+	OCIVersion  string
+	ID          string
+	Phase       string
+	Creator     process // who owns a record in phase creating
+	Init        process
+	Bundle      string
+	Rootfs      string
+	Created     time.Time
+	Owner       int // uid
+	Annotations map[string]string
+	Cgroup      string   // "" when the container has none of its own
+	CgroupMade  []string // directories that create made, outermost first
+	NoProcess   bool
+	StartHooks  []int // timeouts of startContainer hooks, seconds, 0: none
+	Poststart   []specs.Hook
+	Poststop    []specs.Hook
+
+	owned bool // the creator found the cgroup usable; not kept
+}
+
+const recordVersion = 1
+
+// maxRecord bounds what is read back: annotations come from a config of at most 16 MiB.
+const maxRecord = 64 << 20
+
+// read reads the record. A missing one is ErrNotExist.
+func (e *entry) read() (*record, error) {
+	fd, err := openat(e.fd, stateFile, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == unix.ENOENT {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, e.pathError("open", err)
+	}
+	defer unix.Close(fd)
+	b, err := readAll(fd, maxRecord)
+	if err != nil {
+		return nil, e.pathError("read", err)
+	}
+	rec, err := decodeRecord(b)
+	if err != nil {
+		return nil, e.pathError("parse", err)
+	}
+	if rec.Version != recordVersion || rec.ID != e.id {
+		return nil, e.pathError("parse", fmt.Errorf("written by another version of husk (layout %d)", rec.Version))
+	}
+	return rec, nil
+}
+
+// write replaces the record so that a reader, or a crash, sees the old one or the new one.
+func (e *entry) write(rec *record) error {
+	if err := replaceFile(e.fd, stateFile, rec.encode(), 0o600, true); err != nil {
+		return e.pathError("write", err)
+	}
+	return nil
+}
+
+func (e *entry) pathError(op string, err error) error {
+	return &fs.PathError{Op: op, Path: e.root + "/" + e.id + "/" + stateFile, Err: err}
+}
+
+// decodeRecord reads by a table of fields, as config.json is read and for the same
+// reason: reflection would cost every state, kill and delete half a millisecond.
+func decodeRecord(b []byte) (*record, error) {
+	rec, d := new(record), newDecoder(b)
+	var created string
+	d.object([]field{
+		{"version", &rec.Version},
+		{"ociVersion", &rec.OCIVersion},
+		{"id", &rec.ID},
+		{"phase", &rec.Phase},
+		{"creator", rec.Creator.fields()},
+		{"init", rec.Init.fields()},
+		{"bundle", &rec.Bundle},
+		{"rootfs", &rec.Rootfs},
+		{"created", &created},
+		{"owner", &rec.Owner},
+		{"annotations", &rec.Annotations},
+		{"cgroup", &rec.Cgroup},
+		{"cgroupMade", &rec.CgroupMade},
+		{"noProcess", &rec.NoProcess},
+		{"startHooks", func(d *decoder) {
+			d.array("an array of numbers", func() { rec.StartHooks = append(rec.StartHooks, int(d.signed(32))) })
+		}},
+		{"poststart", list(&rec.Poststart, hookFields)},
+		{"poststop", list(&rec.Poststop, hookFields)},
+	})
+	if err := d.finish(); err != nil {
+		return nil, err
+	}
+	var err error
+	rec.Created, err = time.Parse(time.RFC3339Nano, created)
+	return rec, err
+}
+
+func (p *process) fields() []field {
+	return []field{{"pid", &p.PID}, {"start", &p.Start}}
+}
+
+func (rec *record) encode() []byte {
+	w := &jsonWriter{b: make([]byte, 0, 1024)}
+	w.object(func() {
+		w.num("version", rec.Version)
+		w.text("ociVersion", rec.OCIVersion)
+		w.text("id", rec.ID)
+		w.text("phase", rec.Phase)
+		w.process("creator", rec.Creator)
+		w.process("init", rec.Init)
+		w.text("bundle", rec.Bundle)
+		w.text("rootfs", rec.Rootfs)
+		w.text("created", rec.Created.Format(time.RFC3339Nano))
+		w.num("owner", rec.Owner)
+		w.texts("annotations", rec.Annotations)
+		w.text("cgroup", rec.Cgroup)
+		w.list("cgroupMade", len(rec.CgroupMade), func(i int) { w.quote(rec.CgroupMade[i]) })
+		w.flag("noProcess", rec.NoProcess)
+		w.list("startHooks", len(rec.StartHooks), func(i int) { w.b = strconv.AppendInt(w.b, int64(rec.StartHooks[i]), 10) })
+		w.hooks("poststart", rec.Poststart)
+		w.hooks("poststop", rec.Poststop)
+	})
+	return w.b
+}
+
+func (w *jsonWriter) process(name string, p process) {
+	w.key(name)
+	w.object(func() {
+		w.num("pid", p.PID)
+		w.key("start")
+		w.b = strconv.AppendUint(w.b, p.Start, 10)
+	})
+}
+
+func (w *jsonWriter) hooks(name string, hooks []specs.Hook) {
+	w.list(name, len(hooks), func(i int) {
+		h := &hooks[i]
+		w.object(func() {
+			w.text("path", h.Path)
+			w.list("args", len(h.Args), func(k int) { w.quote(h.Args[k]) })
+			w.list("env", len(h.Env), func(k int) { w.quote(h.Env[k]) })
+			if h.Timeout != nil {
+				w.num("timeout", *h.Timeout)
+			}
+		})
+	})
+}
+
+// jsonWriter appends JSON without reflection. Empty lists and maps are left out.
+type jsonWriter struct{ b []byte }
+
+func (w *jsonWriter) object(members func()) {
+	w.b = append(w.b, '{')
+	members()
+	w.b = append(w.b, '}')
+}
+
+// comma separates from the value before, if there is one.
+func (w *jsonWriter) comma() {
+	if c := w.b[len(w.b)-1]; c != '{' && c != '[' {
+		w.b = append(w.b, ',')
+	}
+}
+
+func (w *jsonWriter) key(name string) {
+	w.comma()
+	w.quote(name)
+	w.b = append(w.b, ':')
+}
+
+// quote writes a string; bytes that are no UTF-8 become U+FFFD, as encoding/json has it.
+func (w *jsonWriter) quote(s string) { w.b, _ = jsontext.AppendQuote(w.b, s) }
+
+func (w *jsonWriter) text(name, s string) {
+	w.key(name)
+	w.quote(s)
+}
+
+func (w *jsonWriter) num(name string, n int) {
+	w.key(name)
+	w.b = strconv.AppendInt(w.b, int64(n), 10)
+}
+
+func (w *jsonWriter) flag(name string, v bool) {
+	if v {
+		w.key(name)
+		w.b = append(w.b, "true"...)
+	}
+}
+
+func (w *jsonWriter) list(name string, n int, element func(i int)) {
+	if n == 0 {
+		return
+	}
+	w.key(name)
+	w.b = append(w.b, '[')
+	for i := range n {
+		w.comma()
+		element(i)
+	}
+	w.b = append(w.b, ']')
+}
+
+func (w *jsonWriter) texts(name string, m map[string]string) {
+	if len(m) == 0 {
+		return
+	}
+	w.key(name)
+	w.object(func() {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			w.text(k, m[k])
+		}
+	})
+}
