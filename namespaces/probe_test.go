@@ -4,15 +4,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// Like husk init, the probe stays on its main thread: parent death signals are
+// a thread's own.
+func init() {
+	if len(os.Args) > 1 && os.Args[0] == "probe" {
+		goruntime.LockOSThread()
+	}
+}
 
 // The test binary is also what the tests spawn: its first argument says so.
 func TestMain(m *testing.M) {
@@ -40,6 +49,14 @@ type facts struct {
 }
 
 func probe(mode string) {
+	switch mode { // not started by Spawn
+	case "seal":
+		reportSeal()
+		return
+	case "rootless":
+		rootless()
+		return
+	}
 	RestoreNofile()
 	fds := openFDs()
 	c := FromFD(fds[len(fds)-1])
@@ -63,10 +80,12 @@ func probe(mode string) {
 		c.Send(KindError, EncodeError(7, unix.ENOTDIR, "last words"))
 	case "grandchild":
 		grandchild(c)
+	case "loopback":
+		c.Send(1, []byte(tryLoopback()))
+	case "nofile":
+		nofile(c)
 	case "inherit":
 		inherit(c)
-	case "rootless":
-		rootless(c)
 	default:
 		os.Exit(4)
 	}
@@ -77,7 +96,7 @@ func sayFacts(c *Conn, fds []int) {
 	f.FDs = fds
 	f.PID, f.PPID, f.UID, f.GID = os.Getpid(), os.Getppid(), os.Getuid(), os.Getgid()
 	f.Groups, _ = os.Getgroups()
-	f.NS = links("self")
+	f.NS = links()
 	f.UIDMap, f.GIDMap = fileText("uid_map"), fileText("gid_map")
 	f.SetGroups, f.Offsets, f.Cgroup = fileText("setgroups"), fileText("timens_offsets"), fileText("cgroup")
 	var ts unix.Timespec
@@ -88,9 +107,8 @@ func sayFacts(c *Conn, fds []int) {
 		key, value, _ := strings.Cut(line, ":")
 		f.Status[key] = strings.TrimSpace(value)
 	}
-	f.DeathSignal, _ = unix.PrctlRetInt(unix.PR_GET_PDEATHSIG, 0, 0, 0, 0)
 	var sig int32
-	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(ptr(&sig)), 0, 0, 0)
+	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&sig)), 0, 0, 0)
 	f.DeathSignal = int(sig)
 	var lim unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
@@ -99,6 +117,18 @@ func sayFacts(c *Conn, fds []int) {
 	b, _ := json.Marshal(f)
 	c.Send(1, b)
 	c.Recv(time.Time{}) // until the test hangs up
+}
+
+// relay spawns a report, passes on what it says and sees its end.
+func relay(c *Conn, config *Config, parent *Conn) {
+	config.Cgroup, config.Args = -1, []string{"probe", "report"}
+	p := must(Spawn(config))
+	kind, payload, _, err := parent.Recv(soon())
+	if err != nil {
+		panic(err)
+	}
+	c.Send(kind, payload)
+	(&child{Process: p, conn: parent}).end()
 }
 
 func openFDs() []int {
@@ -111,12 +141,11 @@ func openFDs() []int {
 	return fds
 }
 
-func links(pid string) map[string]string {
+// links are the calling thread's namespaces.
+func links() map[string]string {
 	m := map[string]string{}
 	for _, n := range names {
-		name := n.name
-		// These two files are about children to come, which pid is as well.
-		m[n.name], _ = os.Readlink("/proc/" + pid + "/ns/" + name)
+		m[n.name], _ = os.Readlink("/proc/thread-self/ns/" + n.name)
 	}
 	return m
 }
@@ -244,25 +273,6 @@ func bothWays(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// reexec runs the test binary as another user, through a path that any user
-// can walk.
-func reexec(t *testing.T, uid uint32, mode string, extra ...*os.File) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{"probe", mode}
-	cmd.ExtraFiles = extra
-	cmd.Stderr = os.Stderr
-	if uid != 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	}
-	t.Cleanup(func() {
-		if cmd.Process != nil && cmd.ProcessState == nil {
-			cmd.Process.Kill()
-			cmd.Wait()
-		}
-	})
-	return cmd
-}
-
 func wantFDs(t *testing.T, f *facts, want ...int) {
 	t.Helper()
 	if !slices.Equal(f.FDs, want) {
@@ -276,5 +286,3 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
-
-func rootless(c *Conn) {}

@@ -18,8 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func ptr(p *int32) unsafe.Pointer { return unsafe.Pointer(p) }
-
 // allNew are all types; mapped is what root's containers usually map.
 const allNew = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME
@@ -37,7 +35,7 @@ func config(create uintptr) *Config {
 
 func wantNew(t *testing.T, f *facts, create uintptr) {
 	t.Helper()
-	ours := links("self")
+	ours := links()
 	for _, n := range names {
 		if isNew := f.NS[n.name] != ours[n.name]; isNew != (create&n.flag != 0) {
 			t.Errorf("%s namespace new: %v (%s)", n.name, isNew, f.NS[n.name])
@@ -217,7 +215,7 @@ func TestJoin(t *testing.T) {
 	wantJoined := func(t *testing.T, ch *child, join, create uintptr) {
 		t.Helper()
 		f := ch.facts(t)
-		ours := links("self")
+		ours := links()
 		for _, n := range names {
 			switch got := f.NS[n.name]; {
 			case join&n.flag != 0 && got != in.NS[n.name]:
@@ -417,7 +415,6 @@ func TestInherit(t *testing.T) {
 
 // inherit lays out the descriptors, spawns a report and passes it on.
 func inherit(c *Conn) {
-	goruntime.LockOSThread()
 	n := must(strconv.Atoi(os.Args[2]))
 	move := func(fd, to int) int {
 		if err := unix.Dup3(fd, to, unix.O_CLOEXEC); err != nil {
@@ -443,12 +440,7 @@ func inherit(c *Conn) {
 		unix.Dup3(0, 3+n, 0)
 		unix.Dup3(0, 5+n, 0)
 	}
-	must(Spawn(&Config{Cgroup: -1, Inherit: n, Exe: os.NewFile(uintptr(exe), "exe"), Args: []string{"probe", "report"}, Child: theirs}))
-	kind, payload, _, err := parent.Recv(soon())
-	if err != nil {
-		panic(err)
-	}
-	c.Send(kind, payload)
+	relay(c, &Config{Inherit: n, Exe: os.NewFile(uintptr(exe), "exe"), Child: theirs}, parent)
 }
 
 // What the caller ignores or blocks does not reach the container.
@@ -530,7 +522,6 @@ func waitPID(pid int, ws *syscall.WaitStatus) error {
 // grandchild spawns a report in the namespaces that its argument asks for,
 // tells of it and waits for its own death.
 func grandchild(c *Conn) {
-	goruntime.LockOSThread()
 	flags, _ := strconv.ParseUint(os.Args[2], 0, 64)
 	parent, theirs := must2(Pair())
 	p := must(Spawn(&Config{New: uintptr(flags), Cgroup: -1, Exe: must(Sealed()), Args: []string{"probe", "report"}, Child: theirs}))
@@ -569,8 +560,13 @@ func TestParentDeath(t *testing.T) {
 			ch.end()
 		}
 	}
-	for { // where we are pid 1, the orphans are ours
-		if pid, err := syscall.Wait4(-1, nil, 0, nil); err != nil || pid <= 0 {
+	reapOrphans()
+}
+
+// reapOrphans reaps what became ours where we are pid 1.
+func reapOrphans() {
+	for {
+		if _, err := retry(func() (int, error) { return unix.Wait4(-1, nil, 0, nil) }); err != nil {
 			break
 		}
 	}
