@@ -38,7 +38,7 @@ scripts=$(git ls-files --cached --others --exclude-standard '*.sh' .ci/run | whi
 		echo 'lint: LEFT OUT: shellcheck is not installed' >&2
 	fi
 }
-go vet ./... || fail 'go vet'
+{ go vet ./... && go vet .ci/report.go; } || fail 'go vet'
 # SA1019: the specification's deprecated fields are to be honoured all the same.
 "$bin/staticcheck-$staticcheck" -checks inherit,-SA1019 ./... || fail 'staticcheck'
 
@@ -56,6 +56,10 @@ for leaf in $leaves; do
 		done
 done >.cache/siblings
 [ ! -s .cache/siblings ] || fail "leaves import no sibling: $(cat .cache/siblings)"
+
+# The command line needs the kernel for its terminal and for names of signals and errors.
+raw=$(grep -l 'golang.org/x/sys/unix' cmd/husk/*.go | grep -vE '/(tty|kill|report)(_test)?\.go$' || true)
+[ -z "$raw" ] || fail "system calls belong below cmd: $raw"
 
 # Every package in the binary runs its init at each start; these cost the most, or
 # read files that a container may control.
