@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -223,7 +225,11 @@ func (b *bundle) apply(j job) (string, error) {
 	b.t.Helper()
 	host, err := os.ReadFile("/proc/self/mountinfo")
 	must(b.t, err)
-	cmd := exec.Command("/proc/self/exe") // a user namespace may not walk to it
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe") // a user namespace may not walk to it
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGQUIT) }
+	cmd.WaitDelay = time.Second
 	for _, steps := range [][]Step{j.Before, j.After} {
 		for i := range steps {
 			if !steps[i].FD {
