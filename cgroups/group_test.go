@@ -269,7 +269,7 @@ func TestRemoveBusy(t *testing.T) {
 	if _, ok := errors.AsType[*BusyError](err); !ok {
 		t.Errorf("%T", err)
 	}
-	if d := time.Since(begin); d > removeWait+time.Second {
+	if d := time.Since(begin); d > removeWait+5*time.Second {
 		t.Errorf("took %v", d)
 	}
 }
@@ -279,7 +279,7 @@ func TestRemoveGroupsMadeMeanwhile(t *testing.T) {
 	path := testPath(t)
 	missing := Missing(path)
 	g := mustCreate(t, path)
-	spawn(t, g, `cd /sys/fs/cgroup`+path+`; for i in 1 2 3 4 5 6 7 8; do mkdir -p a$i/b; sleep 0.02; done`)
+	spawn(t, g, `cd /sys/fs/cgroup`+path+`; for i in 1 2 3 4; do mkdir -p a$i/b; sleep 0.01; done`)
 	must(t, Remove(path, missing))
 	if exists(path) {
 		t.Error("still there")

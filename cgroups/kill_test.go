@@ -56,7 +56,7 @@ func TestWaitEmptyNamesProcesses(t *testing.T) {
 	if !slices.Equal(busy.PIDs, want) {
 		t.Errorf("pids %v, want %v", busy.PIDs, want)
 	}
-	if d := time.Since(begin); d < 50*time.Millisecond || d > 2*time.Second {
+	if d := time.Since(begin); d < 50*time.Millisecond || d > 5*time.Second {
 		t.Errorf("took %v", d)
 	}
 }
@@ -124,7 +124,7 @@ func TestKillForks(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	begin := time.Now()
 	must(t, g.KillAll(soon()))
-	if d := time.Since(begin); d > 2*time.Second {
+	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("took %v", d)
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -216,7 +216,7 @@ func TestKillFrozen(t *testing.T) {
 	begin := time.Now()
 	must(t, g.KillAll(soon()))
 	must(t, Remove(path, missing))
-	if d := time.Since(begin); d > time.Second {
+	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("took %v", d)
 	}
 }
