@@ -40,8 +40,9 @@ const (
 // followed by io.EOF.
 //
 // The child is killed when the calling *thread* ends (PR_SET_PDEATHSIG), until
-// it decides otherwise: the caller must have called runtime.LockOSThread and
-// stay locked until the child no longer depends on it.
+// it decides otherwise. The Go runtime ends a thread only when a goroutine exits
+// that is locked to it. Locking this one would rule that out, and cost a quarter
+// of a millisecond: the first runtime.LockOSThread starts one more thread.
 func Spawn(c *Config) (*Process, error) {
 	if c.Child != nil {
 		defer c.Child.Close()
@@ -49,9 +50,6 @@ func Spawn(c *Config) (*Process, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("spawn: %w", err)
 	}
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
-
 	h, boot, err := prepare(c)
 	if err != nil {
 		return nil, fmt.Errorf("spawn: %w", err)
@@ -230,100 +228,74 @@ func (h *half) fork() (uintptr, syscall.Errno) {
 	return 0, 0 // not reached
 }
 
-// attend serves the first process p at its gate and, when there are two
-// stages, returns the second. On failure nothing is left of either.
-func (c *Config) attend(p *Process, boot *Conn, h *half) (*Process, error) {
-	if !h.stages {
-		err := c.open(p.PID, boot)
-		if err == nil && h.shared {
-			err = awaitExec(boot)
-		}
+// attend serves the first process p at its gate, and returns the child when it
+// no longer needs us: the second process if there are two, else p once it has
+// executed or died. On failure nothing is left of either.
+func (c *Config) attend(p *Process, boot *Conn, h *half) (child *Process, err error) {
+	defer func() {
 		if err != nil {
-			p.abandon()
-			return nil, err
+			_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
 		}
-		return p, nil
+		if child != p {
+			p.reap() // the first of two ends by itself
+		}
+	}()
+	if !h.stages {
+		err = c.open(p.PID, boot) // it waits for this without asking
 	}
-	second, err := c.converse(p.PID, boot)
+	for deadline := time.Now().Add(bootWait); err == nil; {
+		var kind byte
+		var payload []byte
+		var fds []int
+		switch kind, payload, fds, err = boot.Recv(deadline); {
+		case err == io.EOF && !h.stages:
+			return p, nil
+		case err == io.EOF:
+			err = errors.New("the child was killed before it had entered its namespaces")
+		case err != nil:
+		case kind == bootGate:
+			err = c.open(p.PID, boot)
+		case kind == bootPID && len(fds) == 1 && len(payload) == 4:
+			pid := int(binary.LittleEndian.Uint32(payload))
+			return &Process{PID: pid, FD: os.NewFile(uintptr(fds[0]), "pidfd")}, nil
+		default:
+			closeAll(fds)
+			err = failure(payload)
+		}
+	}
+	return nil, err
+}
+
+// failure is the error that an error packet reports.
+func failure(payload []byte) error {
+	_, errno, text, err := DecodeError(payload)
 	if err != nil {
-		p.abandon()
-		return nil, err
+		return err
 	}
-	// It exits by itself right after it has told us of the second.
-	p.reap()
-	p.FD.Close()
-	return second, nil
+	return fmt.Errorf("%s: %w", text, errno)
 }
 
 // open writes what the child cannot write itself and lets it pass the gate.
 func (c *Config) open(pid int, boot *Conn) error {
+	var err error
 	if c.New&unix.CLONE_NEWUSER != 0 {
-		if err := c.writeMaps(pid); err != nil {
-			return err
-		}
+		err = c.writeMaps(pid)
 	}
-	if len(c.TimeOffsets) > 0 {
-		if err := c.writeOffsets(pid); err != nil {
-			return err
-		}
+	if err == nil && len(c.TimeOffsets) > 0 {
+		err = c.writeOffsets(pid)
 	}
-	err := boot.Send(bootGate, nil)
+	if err == nil {
+		err = boot.Send(bootGate, nil)
+	}
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		return nil // it died; the caller's end of Child says so
+		return nil // it died: EOF comes next
 	}
 	return err
 }
 
-// awaitExec waits until the child no longer runs in our memory: its end of the
-// boot socket is then closed.
-func awaitExec(boot *Conn) error {
-	_, _, fds, err := boot.Recv(time.Now().Add(bootWait))
-	closeAll(fds)
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return errors.Join(err, errors.New("the child did not get as far as to execute"))
-}
-
-func (c *Config) converse(pid int, boot *Conn) (*Process, error) {
-	deadline := time.Now().Add(bootWait)
-	for {
-		kind, payload, fds, err := boot.Recv(deadline)
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("the child was killed before it had entered its namespaces")
-		}
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case kind == bootGate:
-			if err := c.open(pid, boot); err != nil {
-				return nil, err
-			}
-		case kind == bootPID && len(fds) == 1 && len(payload) == 4:
-			second := int(binary.LittleEndian.Uint32(payload))
-			return &Process{PID: second, FD: os.NewFile(uintptr(fds[0]), "pidfd")}, nil
-		case kind == KindError:
-			_, errno, text, err := DecodeError(payload)
-			if err != nil {
-				return nil, err
-			}
-			return nil, fmt.Errorf("%s: %w", text, errno)
-		default:
-			closeAll(fds)
-			return nil, fmt.Errorf("unexpected message %#x of the child: %w", kind, unix.EBADMSG)
-		}
-	}
-}
-
-// abandon kills and reaps a child that the caller will never hear of.
-func (p *Process) abandon() {
-	_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
-	p.reap()
-	p.FD.Close()
-}
-
+// reap waits for the end of a child that the caller will never hear of.
 func (p *Process) reap() {
-	// ECHILD: somebody else has, or the caller ignores SIGCHLD. Fine.
+	// ECHILD: somebody else has waited for it, or SIGCHLD is ignored. Fine.
 	_, _ = retry(func() (int, error) { return unix.Wait4(p.PID, nil, unix.WALL, nil) })
+	p.FD.Close()
 }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,9 +49,7 @@ const patience = 60 * time.Second
 // Start. It returns an *Error whose Field names the config field to blame; a failed
 // Create leaves nothing behind. OCI runtime-spec, runtime.md, "Create".
 func (r *Runtime) Create(id, bundle string, o CreateOptions) error {
-	// The init dies with the thread that made it, until it is committed.
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
+	growStack()
 	c, err := r.create(id, bundle, o, false)
 	if err == nil {
 		err = c.finish(goPark)

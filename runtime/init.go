@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	goruntime "runtime"
 	"strings"
 	"time"
 
@@ -18,14 +17,16 @@ import (
 // initName is argv[0] of the re-executed child; no user types it.
 const initName = "husk-init"
 
-// Init must be the first call in the main function of every program that creates
-// containers through this package. In the program itself it returns at once; in the
-// copy of the program that Create starts as a container's init it never returns.
-func Init() {
+// init takes over the program where it runs as a container's init: a program that
+// creates containers is executed again for each of them, as initName. That it happens
+// here and not in main saves the start of everything that is initialised later, and a
+// thread: while packages are initialised the main goroutine is locked to the main
+// thread, whereas the first call of runtime.LockOSThread would start another one.
+func init() {
 	if len(os.Args) != 2 || os.Args[0] != initName {
 		return
 	}
-	goruntime.LockOSThread()
+	growStack()
 	namespaces.RestoreNofile()
 	conn := parseFD(os.Args[1])
 	// Hooks must not get the descriptors that the process will keep.
@@ -34,6 +35,19 @@ func Init() {
 	i.umask = unix.Umask(0)
 	i.main()
 	os.Exit(1)
+}
+
+// growStack makes room at once for the deepest calls that follow. Growing by doubling
+// would copy the stack several times, and read cold tables to do so. The array is never
+// used: that it has a place in the frame is enough, and its pages stay untouched.
+//
+//go:noinline
+func growStack() (b byte) {
+	if len(os.Args) > 1<<30 {
+		var room [48 << 10]byte
+		b = room[len(os.Args)%len(room)]
+	}
+	return b
 }
 
 func parseFD(s string) (fd int) {

@@ -3,7 +3,6 @@ package runtime
 import (
 	"os"
 	"os/signal"
-	goruntime "runtime"
 	"syscall"
 	"time"
 
@@ -22,8 +21,7 @@ type RunOptions struct {
 // forwards signals to it, and deletes the container. It returns the process's exit
 // status, 128+n if signal n killed it.
 func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
+	growStack()
 	if !o.Detach && !o.NoSubreaper {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}

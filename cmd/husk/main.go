@@ -1,6 +1,5 @@
-// At every start the Go runtime would look for a CPU limit in /proc/self/mountinfo
-// and the cgroup files, and go on polling it: a file that is long on a host with a
-// thousand containers, read by a program that runs for two milliseconds.
+// The Go runtime would fit itself to the CPU limit of its cgroup and go on polling it,
+// in a program that runs for two milliseconds. (It reads the limit once all the same.)
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
@@ -12,14 +11,9 @@
 // is printed, and the terminal of a foreground run.
 package main
 
-import (
-	"os"
-
-	"github.com/huskrun/husk/runtime"
-)
+import "os"
 
 func main() {
-	runtime.Init() // does not return in a container's init
 	a := &app{stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(a.main(os.Args[1:]))
 }
