@@ -176,8 +176,5 @@ func (rec *record) end() error {
 	if !g.Populated() {
 		return nil
 	}
-	if err := g.Kill(); err != nil {
-		return err
-	}
-	return g.WaitEmpty(deadline)
+	return g.KillAll(deadline)
 }

@@ -111,6 +111,7 @@ var hints = []struct {
 	{cause: ErrNotExist, hint: "husk list shows the containers of this state root; --root picks another root"},
 	{cause: ErrRunning, hint: "husk exec runs another process in it"},
 	{cause: ErrStopped, hint: "delete it and create it again: husk delete ID"},
+	{cause: syscall.EBUSY, field: "/linux/cgroupsPath", hint: "the cgroup is in use: set another cgroupsPath, or end the processes in it"},
 	{cause: ErrBusy, hint: "another husk command works on this container; try again when it has ended"},
 	{cause: syscall.ENOEXEC, field: "/process", hint: "the file is neither a program of this machine's architecture nor a script that starts with #!"},
 	{cause: syscall.ENOENT, field: "/process/args", text: "interpreter", hint: "the program exists but the interpreter in its #! line or ELF header does not: add it to the rootfs"},
@@ -131,7 +132,7 @@ var hints = []struct {
 	{cause: syscall.ENOSYS, hint: "husk needs Linux 5.14 or newer, and a system call filter above husk that lets it make containers"},
 	{cause: syscall.EROFS, hint: "the file system is mounted read-only"},
 	{cause: syscall.ENOSPC, hint: "no space left: free some, or point --root to another file system"},
-	{cause: syscall.EAGAIN, hint: "a limit on processes is reached: ulimit -u, pids.max or kernel.pid_max"},
+	{cause: syscall.EAGAIN, text: "clone", hint: "a limit on processes is reached: ulimit -u, pids.max or kernel.pid_max"},
 }
 
 func hint(e *Error) string {

@@ -309,6 +309,7 @@ func (i *initer) ready() error {
 // park waits for a start command. A connection that ends without START (a probe, or a
 // start that was killed) changes nothing.
 func (i *initer) park() {
+	dropProgram()
 	for {
 		fd, _, err := unix.Accept4(i.listen, unix.SOCK_CLOEXEC)
 		if err != nil {

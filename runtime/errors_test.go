@@ -1,0 +1,117 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
+)
+
+func TestErrorText(t *testing.T) {
+	cause := &fs.PathError{Op: "bind", Path: "/srv/data", Err: syscall.ENOENT}
+	err := wrap("create", "ci-42", at("/mounts/3", "/data", cause))
+	if want := "create ci-42: /mounts/3 (/data): bind /srv/data: no such file or directory"; err.Error() != want {
+		t.Errorf("%q", err)
+	}
+	if !errors.Is(err, syscall.ENOENT) || !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the errno cannot be reached")
+	}
+	if err := wrap("state", "x", ErrNotExist); err.Error() != "state x: container does not exist" {
+		t.Errorf("%q", err)
+	}
+	if wrap("state", "x", nil) != nil || at("/a", "", nil) != nil {
+		t.Error("nil became an error")
+	}
+}
+
+// TestHints has a row for every row of the table, in its order: an error as it occurs,
+// and the beginning of what to do about it.
+func TestHints(t *testing.T) {
+	rows := []struct {
+		field string
+		err   error
+		want  string
+	}{
+		{"", ErrExist, "choose another id"},
+		{"", ErrNotExist, "husk list shows"},
+		{"", ErrRunning, "husk exec runs"},
+		{"", ErrStopped, "delete it and create it again"},
+		{"/linux/cgroupsPath", &cgroups.BusyError{Group: "/g", Err: syscall.EBUSY}, "the cgroup is in use"},
+		{"", ErrBusy, "another husk command"},
+		{"/process/args/0", syscall.ENOEXEC, "the file is neither"},
+		{"/process/args/0", interpreterError{}, "the program exists but the interpreter"},
+		{"/process/args/0", &notFoundError{"x", syscall.ENOENT}, "the path is looked up inside the rootfs"},
+		{"/process/args/0", syscall.EACCES, "check that the file is executable"},
+		{"/mounts/3", syscall.ENOENT, "the source of a bind mount"},
+		{"/mounts/3", syscall.ENODEV, "the kernel has no such filesystem"},
+		{"/mounts/3", syscall.EINVAL, "an option is unknown"},
+		{"/mounts/3", syscall.EPERM, "mounting this needs privileges"},
+		{"/root/path", syscall.ENOENT, "root.path is relative"},
+		{"/process/rlimits/0", syscall.EPERM, "raising a hard limit"},
+		{"/process/oomScoreAdj", syscall.EACCES, "lowering oom_score_adj"},
+		{"/linux/sysctl/net.x", syscall.ENOENT, "this kernel has no such setting"},
+		{"/linux/namespaces/0", syscall.EPERM, "creating or joining"},
+		{"/linux/namespaces/0", syscall.ENOSPC, "a limit in /proc/sys/user"},
+		{"/linux/namespaces/0", syscall.ENOENT, "the namespace file does not exist"},
+		{"/hooks/prestart/0", syscall.ENOENT, "hook paths are absolute"},
+		{"/linux/namespaces/x", syscall.ENOSYS, "husk needs Linux 5.14"},
+		{"", syscall.EROFS, "the file system is mounted read-only"},
+		{"", syscall.ENOSPC, "no space left"},
+		{"", fmt.Errorf("clone3: %w", syscall.EAGAIN), "a limit on processes"},
+	}
+	if len(rows) != len(hints) {
+		t.Errorf("%d rows test %d hints", len(rows), len(hints))
+	}
+	for i, row := range rows {
+		var e *Error
+		if err := wrap("create", "x", at(row.field, "", row.err)); !errors.As(err, &e) || !strings.HasPrefix(e.Hint, row.want) {
+			t.Errorf("%s %v: hint %q, want %q…", row.field, row.err, e.Hint, row.want)
+		}
+		if i < len(hints) && !strings.HasPrefix(hints[i].hint, row.want) {
+			t.Errorf("row %d of the table, %q, is not tested in its place", i, hints[i].hint)
+		}
+	}
+}
+
+func TestFieldErrors(t *testing.T) {
+	for _, err := range []error{
+		&rootfs.FieldError{Field: "/f", Path: "/p", Err: syscall.EIO},
+		&seccomp.FieldError{Field: "/f", Err: syscall.EIO},
+		&cgroups.FieldError{Field: "/f", Err: syscall.EIO},
+		&cgroups.FieldError{Field: "/f", File: "memory.max", Value: "1", Err: syscall.EIO},
+	} {
+		e, ok := fieldError(err).(*Error)
+		if !ok || e.Field != "/f" || !errors.Is(e, syscall.EIO) || strings.Contains(e.Err.Error(), "/f") {
+			t.Errorf("%T became %#v", err, e)
+		}
+	}
+	if other := errors.New("other"); fieldError(other) != other || fieldError(nil) != nil {
+		t.Error("what is no field error changed")
+	}
+}
+
+func TestRemoteErrors(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"/mounts/0\x00/data\x00open_tree /x", "/mounts/0 (/data): open_tree /x: no such file or directory"},
+		{"/hostname\x00\x00", "/hostname: no such file or directory"},
+		{"/process/args/0\x00\x00exec: \"x\": executable file not found in $PATH", "/process/args/0: exec: \"x\": executable file not found in $PATH"},
+		{"setns net", "/linux/namespaces: setns net: no such file or directory"},
+	} {
+		packet := []byte{1, 0, 0, 0, byte(syscall.ENOENT), 0, 0, 0}
+		err := wrap("run", "x", remoteError(0xff, append(packet, c.text...)))
+		if want := "run x: " + c.want; err.Error() != want || !errors.Is(err, syscall.ENOENT) {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+	for _, packet := range [][]byte{nil, {1}, make([]byte, 7)} {
+		if err := remoteError(0xff, packet); err == nil {
+			t.Errorf("%v is no error", packet)
+		}
+	}
+}
