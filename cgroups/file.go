@@ -38,15 +38,21 @@ func openGroup(mount int, path string) (fd int, err error) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	}
-	err = retry(func() error {
+	for range maxRetries {
 		fd, err = unix.Openat2(mount, "."+path, &how)
-		return err
-	})
+		if err != unix.EINTR && err != unix.EAGAIN {
+			break
+		}
+	}
 	if err != nil {
 		return -1, err
 	}
 	return fd, nil
 }
+
+// maxRetries bounds the repetitions of openat2, which gives up with EAGAIN when
+// something on the machine was renamed while it looked.
+const maxRetries = 256
 
 // closeFD closes once: after EINTR the descriptor is gone too (close(2)).
 func closeFD(fd int) { _ = unix.Close(fd) }

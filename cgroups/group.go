@@ -99,11 +99,11 @@ func create(path string, controllers []string) (_ *Group, err error) {
 			return nil, err
 		}
 		fresh, err := g.descend(dir)
-		if err != nil {
-			return nil, err
-		}
 		if fresh {
 			made = append(made, dir)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	// A new group at the top inherits nothing that could be in the way.
