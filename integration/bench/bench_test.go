@@ -14,13 +14,13 @@ func TestSummarize(t *testing.T) {
 		want   cell
 	}{
 		"none":     {nil, cell{}},
-		"one":      {[]float64{7}, cell{7, 7, 1}},
-		"even":     {[]float64{4, 1, 3, 2}, cell{2.5, 4, 4}},
-		"odd":      {[]float64{9, 1, 5}, cell{5, 9, 3}},
-		"ten":      {[]float64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, cell{5.5, 9, 10}},
-		"outlier":  {[]float64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1000}, cell{1, 1, 10}},
-		"eleven":   {[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, cell{6, 10, 11}},
-		"unsorted": {[]float64{3, 3, 1, 2}, cell{2.5, 3, 4}},
+		"one":      {[]float64{7}, cell{7, 7, 7, 1}},
+		"even":     {[]float64{4, 1, 3, 2}, cell{1, 2.5, 4, 4}},
+		"odd":      {[]float64{9, 1, 5}, cell{1, 5, 9, 3}},
+		"ten":      {[]float64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, cell{1, 5.5, 9, 10}},
+		"outlier":  {[]float64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1000}, cell{1, 1, 1, 10}},
+		"eleven":   {[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, cell{2, 6, 10, 11}},
+		"unsorted": {[]float64{3, 3, 1, 2}, cell{1, 2.5, 3, 4}},
 	} {
 		before := append([]float64(nil), test.values...)
 		if diff := cmp.Diff(test.want, summarize(test.values)); diff != "" {
@@ -73,7 +73,7 @@ func TestTable(t *testing.T) {
 
 func TestCellText(t *testing.T) {
 	for want, c := range map[string]cell{
-		"-": {}, "1.25 (2.00)": {1.25, 2, 3}, "250 (300)": {249.8, 300.2, 3}, "5 (6)": {5, 6, 1},
+		"-": {}, "1.25 (2.00)": {1, 1.25, 2, 3}, "250 (300)": {9, 249.8, 300.2, 3}, "5 (6)": {4, 5, 6, 1},
 	} {
 		if got := c.String(); got != want {
 			t.Errorf("%v: %q instead of %q", c, got, want)

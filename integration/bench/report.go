@@ -33,6 +33,7 @@ type row struct {
 }
 
 type cell struct {
+	P10    float64 `json:"p10"` // what comes through on a busy machine
 	Median float64 `json:"median"`
 	P90    float64 `json:"p90"`
 	Count  int     `json:"count"`
@@ -82,14 +83,15 @@ func (r *report) add(samples map[string]map[string][]float64) {
 	}
 }
 
-// summarize gives the median and the smallest value that nine in ten do not exceed.
+// summarize gives the median, and the smallest values that one and nine in ten do
+// not exceed.
 func summarize(values []float64) cell {
 	n := len(values)
 	if n == 0 {
 		return cell{}
 	}
 	v := slices.Sorted(slices.Values(values))
-	return cell{Median: (v[(n-1)/2] + v[n/2]) / 2, P90: v[(9*n+9)/10-1], Count: n}
+	return cell{P10: v[(n+9)/10-1], Median: (v[(n-1)/2] + v[n/2]) / 2, P90: v[(9*n+9)/10-1], Count: n}
 }
 
 // table prints "median (p90)" by engine and husk's ratio to each, with the target
