@@ -79,8 +79,8 @@ func (s *summary) reason(key string) string {
 		if strings.HasPrefix(line, "--- ") || strings.HasPrefix(line, "=== ") {
 			continue
 		}
-		if _, text, ok := strings.Cut(line, ".go:"); ok {
-			_, reason, _ = strings.Cut(text, ": ")
+		if i := strings.LastIndex(line, ".go:"); i >= 0 {
+			_, reason, _ = strings.Cut(line[i+len(".go:"):], ": ")
 		}
 	}
 	return reason

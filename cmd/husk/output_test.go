@@ -119,9 +119,9 @@ func TestFeatures(t *testing.T) {
 // package inits, and a file of which much is paged in.
 func TestStartupBudget(t *testing.T) {
 	const (
-		maxAllocs = 120
-		maxBytes  = 16 << 10
-		maxSize   = 7 << 20 // without the seccomp compiler, which is never read at a start
+		maxAllocs = 70
+		maxBytes  = 8 << 10
+		maxSize   = 5 << 20 // without the seccomp compiler, which is never read at a start
 	)
 	exe := filepath.Join(t.TempDir(), "husk")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", exe, ".")
