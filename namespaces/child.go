@@ -181,27 +181,18 @@ func (h *half) dumpable(v uintptr) {
 func (h *half) enter() {
 	for i := range h.joins {
 		j := &h.joins[i]
-		if j.user {
-			continue
-		}
 		e := h.setns(j)
-		if e == unix.EPERM && h.joinsUser {
+		if e == unix.EPERM && h.joinsUser && !j.user {
 			j.again = true
 		} else if e != 0 {
 			h.fail(j.text, e)
 		}
 	}
 	for i := range h.joins {
-		if h.joins[i].user {
-			if e := h.setns(&h.joins[i]); e != 0 {
-				h.fail(h.joins[i].text, e)
-			}
-		}
-	}
-	for i := range h.joins {
-		if h.joins[i].again {
-			if e := h.setns(&h.joins[i]); e != 0 {
-				h.fail(h.joins[i].text, e)
+		j := &h.joins[i]
+		if j.again {
+			if e := h.setns(j); e != 0 {
+				h.fail(j.text, e)
 			}
 		}
 	}

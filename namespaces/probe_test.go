@@ -61,7 +61,7 @@ func probe(mode string) {
 	fds := openFDs()
 	c := FromFD(fds[len(fds)-1])
 	switch mode {
-	case "exit":
+	case "exit": // at once
 	case "report":
 		sayFacts(c, fds)
 	case "echo":

@@ -75,8 +75,18 @@ func TestSealed(t *testing.T) {
 	}
 }
 
-// Whoever opened the executable for writing before can no more execute what he
-// writes than see it in the copy.
+// Root of a user namespace is nobody to the owner of the file.
+func TestSealedInUserNamespace(t *testing.T) {
+	needRoot(t)
+	for name, exe := range seals(t) {
+		c := config(allNew)
+		c.Exe = exe
+		if f := launch(t, c, "report").facts(t); f.UID != 0 {
+			t.Errorf("%s: uid %d", name, f.UID)
+		}
+	}
+}
+
 func TestSealedSameContent(t *testing.T) {
 	want := must(os.ReadFile(selfExe))
 	for name, exe := range seals(t) {

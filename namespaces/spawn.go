@@ -50,26 +50,31 @@ func Spawn(c *Config) (*Process, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("spawn: %w", err)
 	}
-	h, boot, err := prepare(c)
-	if err != nil {
-		return nil, fmt.Errorf("spawn: %w", err)
-	}
-	if boot != nil {
-		defer boot.Close()
-	}
-	p, err := h.start()
-	if h.boot >= 0 {
-		unix.Close(int(h.boot))
-	}
-	goruntime.KeepAlive(c)
-	if err == nil && boot != nil {
-		p, err = c.attend(p, boot, h)
-	}
-	goruntime.KeepAlive(h)
+	p, err := c.spawn()
 	if err != nil {
 		return nil, fmt.Errorf("spawn: %w", err)
 	}
 	return p, nil
+}
+
+func (c *Config) spawn() (*Process, error) {
+	h, boot, err := prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	// The child may be reading what they hold until it executes.
+	defer goruntime.KeepAlive(h)
+	defer goruntime.KeepAlive(c)
+	p, err := h.start()
+	if boot == nil {
+		return p, err
+	}
+	defer boot.Close()
+	unix.Close(int(h.boot))
+	if err != nil {
+		return nil, err
+	}
+	return c.attend(p, boot, h)
 }
 
 // prepare lays out everything that the child will need, since it cannot

@@ -45,8 +45,7 @@ func wantNew(t *testing.T, f *facts, create uintptr) {
 
 func TestNewNamespaces(t *testing.T) {
 	needRoot(t)
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
+
 	cases := []uintptr{0, allNew, allNew &^ unix.CLONE_NEWUSER, allNew &^ unix.CLONE_NEWTIME, allNew &^ unix.CLONE_NEWUSER &^ unix.CLONE_NEWTIME}
 	for _, n := range names {
 		cases = append(cases, n.flag)
@@ -445,8 +444,7 @@ func inherit(c *Conn) {
 
 // What the caller ignores or blocks does not reach the container.
 func TestSignals(t *testing.T) {
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
+
 	var old unix.Sigset_t
 	block := unix.Sigset_t{Val: [16]uint64{1<<(unix.SIGTERM-1) | 1<<(unix.SIGUSR1-1)}}
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
