@@ -330,6 +330,9 @@ func (c *creation) prepare() error {
 	if err := c.limit(); err != nil {
 		return err
 	}
+	if err := c.checkJoinedMaps(); err != nil {
+		return err
+	}
 	proc := c.config.Spec.Process
 	if proc == nil {
 		return nil
