@@ -54,7 +54,7 @@ func (r *Root) device(s *Step, fd int) error {
 // makeNode makes the node and gives it its owner, on the inode that was made.
 func (s *Step) makeNode(dir int, name string) error {
 	err := mknodat(dir, name, s.Mode, s.Dev)
-	if err != nil && err != unix.EEXIST {
+	if err == nil && s.UID|s.GID == 0 || err != nil && err != unix.EEXIST {
 		return err
 	}
 	fd, oerr := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW)
@@ -65,7 +65,7 @@ func (s *Step) makeNode(dir int, name string) error {
 	if !s.isDevice(fd) {
 		return errOther
 	}
-	if err == unix.EEXIST || s.UID|s.GID == 0 {
+	if err != nil { // it was there, with an owner
 		return nil
 	}
 	return fchownat(fd, s.UID, s.GID)

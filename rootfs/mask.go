@@ -23,18 +23,27 @@ func (r *Root) setNull(s *Step, fd int) (err error) {
 	return fact("mask", "/dev/null", err)
 }
 
-// makeNull makes the tmpfs and clones the device out of it. Before Linux 6.15
-// only an attached mount can be cloned, so for that moment it sits on the host's
-// "/" of this mount namespace, where no look-up from the root comes by.
+// makeNull makes the tmpfs and clones the device out of it.
 func makeNull() (int, error) {
 	fd, err := newMount("tmpfs", "husk-null", []string{"size=4k", "nr_inodes=4", "mode=755"}, attrNosuid|attrNoexec)
 	if err != nil {
 		return -1, err
 	}
 	defer shut(fd)
-	if err := mknodat(fd, "null", unix.S_IFCHR|0o666, uint64(unix.Mkdev(1, 3))); err != nil {
+	if err := mknodat(fd, "null", unix.S_IFCHR|0o666, unix.Mkdev(1, 3)); err != nil {
 		return -1, err
 	}
+	null, err := openTree(fd, "null", unix.OPEN_TREE_CLONE)
+	if err == unix.EINVAL {
+		return cloneAttached(fd)
+	}
+	return null, err
+}
+
+// cloneAttached is for Linux before 6.15, where only an attached mount can be
+// cloned: for that moment it sits on the host's "/" of this mount namespace,
+// where no look-up from the root comes by.
+func cloneAttached(fd int) (int, error) {
 	slash, err := openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
@@ -83,7 +92,7 @@ func (r *Root) mask(s *Step) error {
 	}
 	defer shut(target)
 	st, err := statx(target, "", 0)
-	if err == nil && r.isRoot(target) {
+	if err == nil && r.isRoot(&st) {
 		err = unix.EBUSY
 	}
 	if err != nil {

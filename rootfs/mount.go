@@ -144,13 +144,6 @@ func (t *target) check(s *Step, dir bool) error {
 	return err
 }
 
-// isRoot tells whether fd is the container's root directory.
-func (r *Root) isRoot(fd int) bool {
-	root, err := statx(r.fd, "", 0)
-	st, serr := statx(fd, "", 0)
-	return err == nil && serr == nil && root.Mnt_id == st.Mnt_id && root.Ino == st.Ino
-}
-
 // mount carries out one entry of mounts.
 func (r *Root) mount(s *Step, fd int) (err error) {
 	dir := true
@@ -190,7 +183,7 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 
 // attach puts a prepared mount on its mount point.
 func (r *Root) attach(s *Step, fd int, t *target) error {
-	over := r.isRoot(t.fd)
+	over := r.isRoot(&t.st)
 	if err := moveMount(fd, t.fd); err != nil {
 		shut(fd)
 		return fact("move_mount", s.Target, err)
@@ -202,8 +195,8 @@ func (r *Root) attach(s *Step, fd int, t *target) error {
 		}
 		r.seals = append(r.seals, seal{s.Field, kept})
 	}
-	if over { // from now on this is the root
-		fd, r.fd = r.fd, fd
+	if over {
+		return r.setRoot(fd)
 	}
 	shut(fd)
 	return nil

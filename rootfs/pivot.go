@@ -84,7 +84,10 @@ func (r *Root) chroot(s *Step) error {
 		shut(fd)
 		return err
 	}
-	r.fd, r.at = fd, s.Source
+	r.at = s.Source
+	if err := r.setRoot(fd); err != nil {
+		return err
+	}
 	return r.enter()
 }
 
@@ -94,11 +97,7 @@ func (r *Root) coverHost() error {
 	if err != nil {
 		return err
 	}
-	st, err := statx(r.fd, "", 0)
-	if err != nil {
-		return fact("stat", r.at, err)
-	}
-	for _, where := range hostMounts(string(table), st.Mnt_id) {
+	for _, where := range hostMounts(string(table), r.id[0]) {
 		if err := takeAway(where); err != nil {
 			return fact("umount", where, err)
 		}

@@ -9,11 +9,12 @@ import (
 // Root is the container's filesystem as the child builds it. All of it runs on
 // one thread of one process.
 type Root struct {
-	fd     int    // the container's root directory
-	at     string // host path where it is attached while it is built
-	null   int    // detached null device, until the first mask takes it
-	masked int    // a mask in place, from which to clone the next
-	empty  int    // the same for directories
+	fd     int       // the container's root directory
+	id     [2]uint64 // its mount and inode
+	at     string    // host path where it is attached while it is built
+	null   int       // detached null device, until the first mask takes it
+	masked int       // a mask in place, from which to clone the next
+	empty  int       // the same for directories
 	seals  []seal
 	proc   *Proc
 	master int
@@ -130,9 +131,24 @@ func (r *Root) attachRoot(s *Step, fd int) error {
 		shut(fd)
 		return fact("move_mount", r.at, err)
 	}
-	r.fd = fd
+	return r.setRoot(fd)
+}
+
+// setRoot makes fd the directory in which all paths start.
+func (r *Root) setRoot(fd int) error {
+	st, err := statx(fd, "", 0)
+	if err != nil {
+		shut(fd)
+		return fact("stat", r.at, err)
+	}
+	shut(r.fd)
+	r.fd, r.id = fd, [2]uint64{st.Mnt_id, st.Ino}
 	return nil
 }
+
+// isRoot tells whether an inode is the container's root directory, on which a
+// mount would not be seen.
+func (r *Root) isRoot(st *unix.Statx_t) bool { return r.id == [2]uint64{st.Mnt_id, st.Ino} }
 
 func (r *Root) seal(s *Step) error {
 	for _, k := range r.seals {
@@ -155,7 +171,11 @@ func (r *Root) readonly(s *Step) error {
 		return fact("open", s.Target, err)
 	}
 	defer shut(target)
-	if r.isRoot(target) { // a mount on top of the root would not be seen
+	st, err := statx(target, "", 0)
+	if err != nil {
+		return fact("stat", s.Target, err)
+	}
+	if r.isRoot(&st) {
 		return fact("mount_setattr", s.Target, mountSetattr(r.fd, 0, &unix.MountAttr{Attr_set: attrRO}))
 	}
 	fd, err := clone(target, unix.AT_RECURSIVE)
