@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // baseConfig is what tests start from: an ordinary container without a system
@@ -79,7 +80,7 @@ func makeRootfs(dir string, owner int) error {
 	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte(passwd), 0o644); err != nil {
 		return err
 	}
-	os.Chmod(filepath.Join(dir, "tmp"), 0o1777)
+	unix.Chmod(filepath.Join(dir, "tmp"), 0o1777) // os.Chmod has another idea of the sticky bit
 	return chownTree(dir, owner)
 }
 

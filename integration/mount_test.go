@@ -232,12 +232,13 @@ func TestMountTmpcopyup(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/data", Options: []string{"tmpcopyup"}})
 			s.Process.Args = []string{"/bin/sh", "-c", "cat /data/d/file; readlink /data/link; stat -c '%a %u' /data/d/file; echo new >/data/d/file; touch /data/new; /probe mounts"}
 		})
-		must(t, os.MkdirAll(b.rootfs("data/d"), 0o711))
-		must(t, os.WriteFile(b.rootfs("data/d/file"), []byte("image\n"), 0o640))
+		must(t, os.MkdirAll(b.rootfs("data/d"), 0o755))
+		must(t, os.WriteFile(b.rootfs("data/d/file"), []byte("image\n"), 0o600))
 		must(t, os.Chown(b.rootfs("data/d/file"), 12, 12))
+		must(t, os.Chmod(b.rootfs("data/d/file"), 0o646))
 		must(t, os.Symlink("/etc/shadow", b.rootfs("data/link")))
 		out := b.must("run", "c1").stdout
-		if !strings.HasPrefix(out, "image\n/etc/shadow\n640 12\n") {
+		if !strings.HasPrefix(out, "image\n/etc/shadow\n646 12\n") {
 			t.Errorf("inside: %.200q", out)
 		}
 		if line, _ := parseFacts(out).mount("/data"); !strings.Contains(line, " - tmpfs ") {
