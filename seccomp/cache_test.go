@@ -216,11 +216,11 @@ func TestUnusableDirectories(t *testing.T) {
 			}
 			return os.Chmod(filepath.Join(r, cacheDir), 0o777)
 		}},
-		{"somebody else's", "is not ours alone: mode 0700, owner 65534", func(r string) error {
+		{"somebody else's", "is not ours alone: mode 0700, owner 4242", func(r string) error {
 			if err := os.Mkdir(filepath.Join(r, cacheDir), 0o700); err != nil {
 				return err
 			}
-			return os.Chown(filepath.Join(r, cacheDir), 65534, 65534)
+			return os.Chown(filepath.Join(r, cacheDir), 4242, 4242)
 		}},
 	}
 	for _, tt := range tests {
