@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,7 +22,7 @@ func init() {
 	probes["ls"] = func(_ *Root, args []string) error {
 		return filepath.WalkDir(args[0], func(p string, _ fs.DirEntry, err error) error {
 			var st unix.Stat_t
-			if err = unix.Lstat(p, &st); err != nil {
+			if err := errors.Join(err, unix.Lstat(p, &st)); err != nil {
 				return err
 			}
 			text, _ := os.Readlink(p)
@@ -88,24 +89,29 @@ func init() {
 			return err
 		}
 		got, err := r.Proc().Read("thread-self/oom_score_adj", 100)
+		if err != nil {
+			return err
+		}
 		covered, _ := os.ReadFile("/proc/1/oom_score_adj")
 		_, sys := r.Proc().Open("sys/kernel/hostname", unix.O_RDONLY)
 		_, magic := r.Proc().Open("self/root/etc", unix.O_PATH)
 		link, _ := r.Proc().Readlink("self/cwd")
 		fmt.Print(strings.TrimSpace(string(got)), " ", string(covered), " ", errnoOf(sys), " ", errnoOf(magic), " ", link)
-		return err
+		return nil
 	}
 	// mkdir makes directories and prints the result of each.
 	probes["mkdir"] = func(r *Root, args []string) error {
 		for _, p := range args {
 			fd, err := r.MkdirAll(p, 0o711)
-			if err == nil {
-				var st unix.Stat_t
-				err = unix.Fstat(fd, &st)
-				fmt.Printf("%s %o\n", p, st.Mode)
-			} else {
+			if err != nil {
 				fmt.Println(p, errnoOf(err))
+				continue
 			}
+			st, err := statx(fd, "", 0)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("%s %o\n", p, st.Mode)
 		}
 		return nil
 	}

@@ -402,13 +402,22 @@ func TestRaces(t *testing.T) {
 			}
 			must(v.t, unix.Mknod(v.path("dev/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 		}, "dev/null", "dev/evil", "/secret", specs.Spec{Linux: &specs.Linux{MaskedPaths: masks}}, "nulls", masks},
-		{"console", func(v *victim) { v.write("dev/console", "") }, "dev/console", "dev/evil", "/secret",
-			specs.Spec{Process: &specs.Process{Terminal: true}, Mounts: []specs.Mount{{Destination: "/dev/pts", Type: "devpts"}}}, "cat", nil},
+		{
+			"console", func(v *victim) { v.write("dev/console", "") }, "dev/console", "dev/evil", "/secret",
+			specs.Spec{Process: &specs.Process{Terminal: true}, Mounts: []specs.Mount{{Destination: "/dev/pts", Type: "devpts"}}},
+			"cat", nil,
+		},
 		{"dev", nil, "dev", "evil", "", specs.Spec{}, "cat", nil},
-		{"copied directory", func(v *victim) { v.write("vol/a/inner/secret", "harmless") }, "vol/a/inner", "vol/b", "",
-			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}}, "cat", nil},
-		{"copied file", func(v *victim) { v.write("vol/a/inner", "harmless") }, "vol/a/inner", "vol/b", "/secret",
-			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}}, "cat", nil},
+		{
+			"copied directory", func(v *victim) { v.write("vol/a/inner/secret", "harmless") }, "vol/a/inner", "vol/b", "",
+			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}},
+			"cat", nil,
+		},
+		{
+			"copied file", func(v *victim) { v.write("vol/a/inner", "harmless") }, "vol/a/inner", "vol/b", "/secret",
+			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}},
+			"cat", nil,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := newVictim(t)

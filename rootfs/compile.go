@@ -204,6 +204,10 @@ func (c *compiler) mount(i int, m *specs.Mount) {
 		c.fail(field+"/destination", "", "is missing")
 		return
 	}
+	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+		// Left out, it would give the files to the wrong owners.
+		c.fail(field+"/uidMappings", s.Target, "husk does not know id-mapped mounts")
+	}
 	var super []string
 	var strange []int
 	for j, word := range m.Options {

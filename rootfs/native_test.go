@@ -34,6 +34,31 @@ func init() {
 		}
 		return nil
 	}
+	// attached clones a null device the old way and looks at the result.
+	probes["attached"] = func(r *Root, _ []string) error {
+		fd, err := newMount("tmpfs", "husk-null", nil, 0)
+		if err != nil {
+			return err
+		}
+		null := Step{Mode: unix.S_IFCHR, Dev: unix.Mkdev(1, 3)}
+		if err := mknodat(fd, "null", null.Mode|0o666, null.Dev); err != nil {
+			return err
+		}
+		if fd, err = cloneAttached(fd); err != nil {
+			return err
+		}
+		if null.isDevice(fd) {
+			fmt.Println("null")
+		}
+		table, err := r.Proc().Read("self/mountinfo", 1<<20)
+		if strings.Contains(string(table), "husk-null") {
+			fmt.Println(string(table))
+		}
+		if wd, _ := os.Getwd(); wd != "/" {
+			fmt.Println(wd)
+		}
+		return err
+	}
 	// touch tries to write, and prints the errors.
 	probes["touch"] = func(_ *Root, args []string) error {
 		for _, name := range args {
@@ -79,15 +104,6 @@ func standard() *specs.Spec {
 			ReadonlyPaths: []string{"/proc/bus", "/proc/sys", "/proc/no-such-thing"},
 		},
 	}
-}
-
-// brief is a mount table without what differs from machine to machine.
-func brief(table string) string {
-	var b strings.Builder
-	for _, m := range parseMounts(table) {
-		fmt.Fprintln(&b, m.Root, m.On, m.Options, m.Type, m.Source, m.Propagation)
-	}
-	return b.String()
 }
 
 const standardMounts = `/proc rw,relatime proc proc
@@ -210,5 +226,13 @@ func TestUserNamespace(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// The way of kernels before 6.15 to a null device, which leaves no mount either.
+func TestCloneAttached(t *testing.T) {
+	b := newBundle(t)
+	if got := b.must(&specs.Spec{}, "attached"); got != "null\n" {
+		t.Errorf("%q", got)
 	}
 }

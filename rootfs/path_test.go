@@ -80,7 +80,10 @@ func FuzzInRoot(f *testing.F) {
 		{"x/\nx/up -> ..", "x/up/up/new/../new2/./z"},
 		{"p -> /proc/self/root", "p/etc"},
 		{"a -> .", "a/a/a/../b//c/"},
-		{"", ""}, {"", "/"}, {"", ".."}, {"", "a/../../b"},
+		{"", ""},
+		{"", "/"},
+		{"", ".."},
+		{"", "a/../../b"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
