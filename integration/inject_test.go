@@ -245,4 +245,3 @@ func TestInterruptSweep(t *testing.T) {
 		}
 	}
 }
-

@@ -161,7 +161,7 @@ func TestRaceCopyup(t *testing.T) {
 		c := newCan(t)
 		b := newBundle(t, func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Source: "t", Destination: "/up", Options: []string{"tmpcopyup"}})
-			s.Process.Args = []string{"/bin/sh", "-c", "cat /up/* /up/*/*"}
+			s.Process.Args = []string{"/bin/sh", "-c", "cat /up/* /up/*/*; exit 0"}
 		})
 		must(t, os.MkdirAll(b.rootfs("up/d"), 0o755))
 		must(t, os.WriteFile(b.rootfs("up/d/secret"), []byte("mine\n"), 0o644))

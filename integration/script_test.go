@@ -72,7 +72,7 @@ func scriptCondition(cond string) (bool, error) {
 		return capable(arg), nil
 	case "filesystem":
 		data, err := os.ReadFile("/proc/filesystems")
-		return regexp.MustCompile(`(?m)\t`+regexp.QuoteMeta(arg)+`$`).Match(data), err
+		return regexp.MustCompile(`(?m)\t` + regexp.QuoteMeta(arg) + `$`).Match(data), err
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
 }
