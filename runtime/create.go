@@ -71,7 +71,7 @@ type creation struct {
 	child  *namespaces.Conn
 	proc   *namespaces.Process
 	end    ending // of the init, once reaped
-	sealed chan sealed
+	sealed <-chan sealed
 }
 
 // sealed is our program in a form that the container cannot write to. It takes a
@@ -82,17 +82,22 @@ type sealed struct {
 	err  error
 }
 
+func seal() <-chan sealed {
+	done := make(chan sealed, 1)
+	go func() {
+		exe, err := namespaces.Sealed()
+		done <- sealed{exe, err}
+	}()
+	return done
+}
+
 // create does everything up to READY. On error nothing is left.
 func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *creation, err error) {
 	c = &creation{Runtime: r, o: o}
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	c.sealed = make(chan sealed, 1)
-	go func() {
-		exe, err := namespaces.Sealed()
-		c.sealed <- sealed{exe, err}
-	}()
+	c.sealed = seal()
 	if c.config, err = r.load(bundle); err != nil {
 		return nil, err
 	}
@@ -320,7 +325,7 @@ func (c *creation) spawn() (err error) {
 		s.Cgroup = c.group.FD()
 	}
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
-	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"}
+	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GOTRACEBACK=none"}
 	// The process shall get the caller's limit on open files, not the one that the Go
 	// runtime raised for itself.
 	namespaces.RestoreNofile()
