@@ -517,6 +517,23 @@ func TestCgroupFallback(t *testing.T) {
 	}
 }
 
+// A new mount of cgroup2 from the host's cgroup namespace would set the options
+// of the whole hierarchy; it has to be the host's own mount.
+func TestHostCgroup(t *testing.T) {
+	b := newBundle(t)
+	b.opts.CgroupNS = false
+	table, err := os.ReadFile(self)
+	must(t, err)
+	host := topMount(t, string(table), "/sys/fs/cgroup")
+	if host.Type != "cgroup2" {
+		t.Skip("no cgroup2")
+	}
+	m := topMount(t, b.must(standard(), "cat", self), "/sys/fs/cgroup")
+	if m.Type != "cgroup2" || m.Source != host.Source || m.Root != host.Root || !strings.HasPrefix(m.Options, "ro,nosuid,nodev,noexec") {
+		t.Errorf("%+v, on the host %+v", m, host)
+	}
+}
+
 func TestHostNamespacesFallback(t *testing.T) {
 	b := newBundle(t).userns()
 	b.opts.NetNS, b.opts.PidNS = false, false

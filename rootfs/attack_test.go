@@ -135,7 +135,7 @@ func init() {
 	// terminals checks that each path is a terminal.
 	probes["terminal"] = func(*Root, []string) error {
 		var st unix.Stat_t
-		if err := unix.Stat("/dev/console", &st); err != nil {
+		if err := unix.Lstat("/dev/console", &st); err != nil {
 			return err
 		}
 		if unix.Major(st.Rdev) != ptsMajorMin {
@@ -213,7 +213,11 @@ func TestLinksOutside(t *testing.T) {
 			v := newVictim(t)
 			for _, link := range v.links(v.can + tt.target) {
 				v.replace(tt.link, link)
-				err := v.attack(&tt.spec, "cat")
+				probe := "cat"
+				if tt.spec.Process != nil {
+					probe = "terminal"
+				}
+				err := v.attack(&tt.spec, probe)
 				if tt.want == refused && err == nil {
 					t.Errorf("-> %s: not refused", link)
 				}
@@ -436,7 +440,7 @@ func TestRaces(t *testing.T) {
 					failed[reason(err)]++
 				}
 			})
-			t.Log(failed)
+			t.Log(failed) // which ends there were, for -v
 			// A killed child or a lost step is no clean error.
 			for text := range failed {
 				if strings.Contains(text, "signal") || strings.Contains(text, "panic") || strings.Contains(text, "bad file descriptor") {

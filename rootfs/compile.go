@@ -130,7 +130,10 @@ func (c *compiler) before() {
 func (c *compiler) root() {
 	s := Step{
 		Op: OpRoot, Field: "/root/path", Source: c.onHost(c.spec.Root.Path), Target: "/",
-		Propagation: unix.MS_SLAVE | unix.MS_REC, Flags: c.userNS() | FlagBind | FlagRec, FD: c.Privileged,
+		Propagation: unix.MS_SLAVE | unix.MS_REC, Flags: FlagBind | FlagRec, FD: c.Privileged,
+	}
+	if c.UserNS {
+		s.Flags |= FlagUserNS
 	}
 	if word := c.linux.RootfsPropagation; word != "" {
 		p, ok := propagation(word)
@@ -145,13 +148,6 @@ func (c *compiler) root() {
 		}
 	}
 	c.early = append(c.early, s)
-}
-
-func (c *compiler) userNS() uint64 {
-	if c.UserNS {
-		return FlagUserNS
-	}
-	return 0
 }
 
 // boundOn tells whether a bind mount covers the directory.
@@ -199,7 +195,7 @@ func (c *compiler) absolute(field string, i int, p string) string {
 // mount compiles one entry of mounts.
 func (c *compiler) mount(i int, m *specs.Mount) {
 	field := at("/mounts", i)
-	s := Step{Op: OpMount, Field: field, Source: m.Source, Target: inside(m.Destination), Type: m.Type, Flags: c.userNS()}
+	s := Step{Op: OpMount, Field: field, Source: m.Source, Target: inside(m.Destination), Type: m.Type}
 	if m.Destination == "" {
 		c.fail(field+"/destination", "", "is missing")
 		return
@@ -270,10 +266,7 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 			s.Flags |= FlagHost
 		}
 	case "cgroup", "cgroup2":
-		s.Type, s.Source = "cgroup2", "cgroup"
-		if c.Cgroup != "" {
-			s.Source, s.Flags = c.Cgroup, s.Flags|FlagCgroup
-		}
+		c.cgroup(s)
 	case "tmpfs":
 		// Later mounts may need mount points in it, so read-only comes last.
 		if (s.Set|s.RSet)&attrRO != 0 {
@@ -296,6 +289,21 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 	}
 	if s.Target == "/sys" {
 		s.Flags |= FlagReal
+	}
+}
+
+// cgroup mounts the unified hierarchy. Without a cgroup namespace of its own,
+// a user namespace is not allowed to, and gets a bind mount of its cgroup. Root
+// is allowed to, but then a new mount would set the options of the hierarchy
+// itself: the host would lose its nsdelegate and memory_recursiveprot.
+func (c *compiler) cgroup(s *Step) {
+	s.Type, s.Source = "cgroup2", "cgroup"
+	switch {
+	case c.CgroupNS:
+	case !c.UserNS:
+		s.Flags |= FlagHostCgroup
+	case c.Cgroup != "":
+		s.Source, s.Flags = c.Cgroup, s.Flags|FlagCgroup
 	}
 }
 

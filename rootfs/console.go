@@ -1,7 +1,7 @@
 package rootfs
 
 import (
-	"io/fs"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,14 +58,15 @@ func (r *Root) openPtmx(host bool) (fd int, err error) {
 	}
 	if err != nil {
 		shut(fd)
-		return -1, &fs.PathError{Op: "open", Path: name, Err: err}
+		return -1, fact("open", name, err)
 	}
 	return fd, nil
 }
 
 // openPeer unlocks the slave side and opens it.
 func openPeer(master int) (int, error) {
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+	var locked int32
+	if _, err := call(unix.SYS_IOCTL, uintptr(master), unix.TIOCSPTLCK, uintptr(unsafe.Pointer(&locked)), 0, 0); err != nil {
 		return -1, err
 	}
 	peer, err := call(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0, 0)

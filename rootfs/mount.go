@@ -12,9 +12,10 @@ import (
 const procRootInode = 1
 
 var (
-	errOnProc  = errors.New("nothing may be mounted on procfs here")
-	errNotProc = errors.New("only procfs may be mounted on /proc")
-	errMissing = errors.New("the host has no such device")
+	errOnProc   = errors.New("nothing may be mounted on procfs here")
+	errNotProc  = errors.New("only procfs may be mounted on /proc")
+	errMissing  = errors.New("the host has no such device")
+	errNoCgroup = errors.New("the host has no cgroup2 mounted")
 )
 
 // Open makes what a step needs of the host: a detached mount with its flags and
@@ -227,6 +228,9 @@ func (s *Step) filesystem(t *target) (int, error) {
 	if s.has(FlagSeal) {
 		set &^= attrRO
 	}
+	if s.has(FlagHostCgroup) {
+		return s.hostCgroup()
+	}
 	fd, err := newMount(s.Type, s.Source, data, set)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
 		fd, err = s.fallback(err)
@@ -246,18 +250,36 @@ func (s *Step) filesystem(t *target) (int, error) {
 // fallback binds the host's instance of a filesystem that the user namespace
 // may not mount for want of its own cgroup, network or PID namespace.
 func (s *Step) fallback(err error) (int, error) {
-	b := Step{Op: OpMount, Source: s.Source, Flags: FlagBind, Set: s.Set, Clr: s.Clr, RSet: s.RSet, RClr: s.RClr}
 	switch {
 	case s.has(FlagCgroup):
-	case s.has(FlagHost):
-		b.Source, b.Flags = "/proc", FlagBind|FlagRec
-		if s.Type == "sysfs" {
-			b.Source = "/sys"
-		}
-	default:
-		return -1, err
+		return s.bindHost(s.Source, FlagBind)
+	case s.has(FlagHost) && s.Type == "proc":
+		return s.bindHost("/proc", FlagBind|FlagRec)
+	case s.has(FlagHost) && s.Type == "sysfs":
+		return s.bindHost("/sys", FlagBind|FlagRec)
 	}
+	return -1, err
+}
+
+func (s *Step) bindHost(source string, flags uint64) (int, error) {
+	b := Step{Op: OpMount, Source: source, Flags: flags, Set: s.Set, Clr: s.Clr, RSet: s.RSet, RClr: s.RClr}
 	return b.Open()
+}
+
+// hostCgroup clones the host's cgroup2, where it is or where it is on a host
+// that still uses the first version.
+func (s *Step) hostCgroup() (int, error) {
+	for _, dir := range [...]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		fd, err := s.bindHost(dir, FlagBind)
+		if err != nil {
+			return -1, err
+		}
+		if magic, err := fsMagic(fd); err == nil && magic == unix.CGROUP2_SUPER_MAGIC {
+			return fd, nil
+		}
+		shut(fd)
+	}
+	return -1, fact("bind", "/sys/fs/cgroup", errNoCgroup)
 }
 
 func hasKey(data []string, key string) bool {

@@ -32,16 +32,17 @@ const (
 
 // Flags of a step.
 const (
-	FlagBind    uint64 = 1 << iota // bind mount of Source
-	FlagRec                        // with everything that is mounted below Source
-	FlagRemount                    // change what is mounted on Target
-	FlagCopyUp                     // fill the tmpfs with what Target held
-	FlagReal                       // Target must not lead through a symbolic link
-	FlagSeal                       // read-only is left to a later OpSeal
-	FlagUserNS                     // runs inside a user namespace
-	FlagCgroup                     // if not permitted: bind Source, the container's cgroup
-	FlagHost                       // if not permitted: bind the host's /proc or /sys
-	FlagSuper                      // read-only is also a matter of the filesystem itself
+	FlagBind       uint64 = 1 << iota // bind mount of Source
+	FlagRec                           // with everything that is mounted below Source
+	FlagRemount                       // change what is mounted on Target
+	FlagCopyUp                        // fill the tmpfs with what Target held
+	FlagReal                          // Target must not lead through a symbolic link
+	FlagSeal                          // read-only is left to a later OpSeal
+	FlagUserNS                        // runs inside a user namespace
+	FlagCgroup                        // if not permitted: bind Source, the container's cgroup
+	FlagHost                          // if not permitted: bind the host's /proc or /sys
+	FlagHostCgroup                    // bind the host's cgroup2, do not mount it anew
+	FlagSuper                         // read-only is also a matter of the filesystem itself
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -176,6 +177,7 @@ var flagNames = [...]struct {
 	{FlagSeal, "ro at the end"},
 	{FlagCgroup, "or own cgroup"},
 	{FlagHost, "or the host's"},
+	{FlagHostCgroup, "the host's"},
 }
 
 // FieldError is a mistake in one field of the configuration.
