@@ -203,6 +203,9 @@ func checkConsole(proc *specs.Process, o CreateOptions) error {
 // they are meant for us, then preserve more. Each must be open, or the process would
 // get one of ours in its place.
 func inherited(preserve int) (n int, env []string, err error) {
+	if preserve < 0 {
+		return 0, nil, fmt.Errorf("cannot preserve %d file descriptors", preserve)
+	}
 	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid == os.Getpid() {
 		if n, _ = strconv.Atoi(os.Getenv("LISTEN_FDS")); n > 0 {
 			env = []string{"LISTEN_FDS=" + strconv.Itoa(n), "LISTEN_PID=1"}
@@ -351,6 +354,9 @@ func (c *creation) prepare() error {
 	if err := c.limit(); err != nil {
 		return err
 	}
+	if err := c.recordInit(); err != nil {
+		return err
+	}
 	if err := c.checkJoinedMaps(); err != nil {
 		return err
 	}
@@ -362,6 +368,20 @@ func (c *creation) prepare() error {
 		return err
 	}
 	return raiseLimits(c.proc.PID, c.plan.Steps)
+}
+
+// recordInit adds the init to the record where a cgroup of the container's own would
+// not lead to it, should we die between GO and the final record.
+func (c *creation) recordInit() error {
+	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
+		return nil
+	}
+	start, _, err := processStart(c.proc.PID)
+	if err != nil {
+		return err
+	}
+	c.rec.Init = process{PID: c.proc.PID, Start: start}
+	return c.entry.write(c.rec)
 }
 
 // limit applies the limits that cannot hurt a child that boots.

@@ -31,7 +31,7 @@ func init() {
 	conn := parseFD(os.Args[1])
 	// Hooks must not get the descriptors that the process will keep.
 	_ = unix.CloseRange(3, uint(conn), unix.CLOSE_RANGE_CLOEXEC)
-	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(conn)}
+	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(conn), inherit: conn - 3}
 	i.umask = unix.Umask(0)
 	i.main()
 	os.Exit(1)
@@ -61,14 +61,18 @@ func parseFD(s string) (fd int) {
 // one locked thread that makes raw system calls; a goroutine or a blocking call that
 // wakes another thread could fail under the container's own pids limit.
 type initer struct {
-	conn *namespaces.Conn
-	root *rootfs.Root
-	fds  []int // descriptors of the current batch that no step has taken yet
+	conn    *namespaces.Conn
+	root    *rootfs.Root
+	inherit int       // descriptors from 3 on that the process keeps
+	fds     []int     // descriptors of the current batch that no step has taken yet
+	early   []message // batches that came while another answer was awaited
 
 	listen, lock int    // start's listening socket; lock held until execve
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
 	inside       bool   // opChdir succeeded
+	became       bool   // opUser has run
+	denied       bool   // the user namespace forbids setgroups
 	announced    bool   // EXEC was sent
 }
 
@@ -78,12 +82,12 @@ func (i *initer) main() {
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	for {
-		kind, payload, fds, err := i.conn.Recv(time.Time{})
-		if err != nil || kind != msgPlan {
+		m, err := i.await(msgPlan)
+		if err != nil {
 			return // the parent died: nothing to report, and nobody to report to
 		}
-		i.fds = fds
-		steps, err := decodeSteps(payload)
+		i.fds = m.fds
+		steps, err := decodeSteps(m.payload)
 		if err != nil {
 			i.report(&Step{}, err)
 			return
@@ -93,6 +97,35 @@ func (i *initer) main() {
 				i.report(&steps[k], err)
 				return
 			}
+		}
+	}
+}
+
+// message is what came over the conversation.
+type message struct {
+	payload []byte
+	fds     []int
+}
+
+// await returns the next message of a kind. The parent does not wait with the next
+// batch of steps until we are done with one, or with what one of them asks for.
+func (i *initer) await(want byte) (message, error) {
+	if want == msgPlan && len(i.early) > 0 {
+		m := i.early[0]
+		i.early = i.early[1:]
+		return m, nil
+	}
+	for {
+		kind, payload, fds, err := i.conn.Recv(time.Time{})
+		switch m := (message{payload, fds}); {
+		case err != nil:
+			return m, err
+		case kind == want:
+			return m, nil
+		case kind == msgPlan:
+			i.early = append(i.early, m)
+		default:
+			return m, errWire
 		}
 	}
 }
@@ -167,8 +200,7 @@ func (i *initer) outside() error {
 	if err := i.conn.Send(msgHooks, nil); err != nil {
 		return err
 	}
-	kind, _, _, err := i.conn.Recv(time.Time{})
-	if err != nil || kind != msgResume {
+	if _, err := i.await(msgResume); err != nil {
 		os.Exit(1)
 	}
 	return nil
@@ -179,6 +211,7 @@ func (i *initer) outside() error {
 func (i *initer) hook(s *Step) error {
 	n := int(s.Nums[1])
 	state := appendPid([]byte(s.Args[0]), os.Getpid())
+	defer unix.Umask(unix.Umask(i.umask))
 	return runHook(&hookCall{
 		path: s.Args[1], args: s.Args[2 : 2+n], env: s.Args[2+n:], state: state,
 		timeout: time.Duration(s.Nums[0]) * time.Second,
@@ -294,11 +327,11 @@ func (i *initer) ready() error {
 		_ = unix.Close(fd)
 	}
 	i.lock, i.listen = i.take(), i.take()
-	kind, payload, _, err := i.conn.Recv(time.Time{})
-	if err != nil || kind != msgGo || len(payload) != 1 {
+	m, err := i.await(msgGo)
+	if err != nil || len(m.payload) != 1 {
 		os.Exit(1)
 	}
-	if payload[0] == goStart {
+	if m.payload[0] == goStart {
 		return nil
 	}
 	_ = i.conn.Close()
@@ -345,7 +378,9 @@ func (i *initer) applyProcess(s *Step) error {
 		}
 		return chdir(s.Args[0])
 	case opSeccomp:
-		i.announce()
+		if err := i.announce(); err != nil {
+			return err
+		}
 		_, err := seccomp.Install(&seccomp.Filter{BPF: []byte(s.Args[0]), Flags: uint32(s.Nums[0])})
 		return err
 	case opBounding:
@@ -368,11 +403,21 @@ func (i *initer) applyProcess(s *Step) error {
 	return fmt.Errorf("unknown operation %d", s.Op)
 }
 
-// announce tells start that only execve is left. EOF after it means success; EOF
-// without it means that the init died. It goes out before a filter can forbid it.
-func (i *initer) announce() {
-	if !i.announced {
-		i.announced = true
-		_ = i.conn.Send(msgExec, nil)
+// announce tells start that only execve is left: EOF after it means success, EOF
+// without it that the init died. It comes before the filter, which might forbid it, and
+// so does the end of all descriptors but the connection and those the process keeps.
+// They are closed, not just close-on-exec, because execve resolves its path before
+// close-on-exec takes effect: through /proc/self/fd it could reach the host
+// (CVE-2024-21626).
+func (i *initer) announce() error {
+	if i.announced {
+		return nil
 	}
+	i.announced = true
+	i.denied = !i.became && i.setgroupsDenied()
+	if err := i.conn.Send(msgExec, nil); err != nil {
+		return err
+	}
+	keepOnExec(i.inherit, true)
+	return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 }

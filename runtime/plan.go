@@ -46,7 +46,7 @@ const (
 	opAmbient                  // Nums: mask
 	opUmask                    // Nums: mask
 	opNoNewPrivs               //
-	opExec                     // Args: args…, env…; Nums: len(args), number of inherited descriptors
+	opExec                     // Args: args…, env…; Nums: len(args)
 )
 
 // Step is one thing the container's init does, and the config field it comes from.
@@ -135,7 +135,7 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	p.boot(linux, id, o, before)
 	p.settle(linux, after)
 	p.add(opReady, "")
-	return p, p.process(linux, o)
+	return p, p.process(linux, id, o)
 }
 
 func (p *Plan) add(op Op, field string, args ...string) *Step {
@@ -294,13 +294,13 @@ func (p *Plan) hooks(name string, hooks []specs.Hook, status specs.ContainerStat
 
 // process adds the steps of start, in the order of privilege: what needs rights comes
 // before they go, and the filter is last unless only a privileged process may load it.
-func (p *Plan) process(linux *specs.Linux, o PlanOptions) error {
+func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 	proc := p.config.Spec.Process
 	if proc == nil {
 		p.add(opNoProcess, "/process")
 		return nil
 	}
-	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, "")
+	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, id)
 	p.addNums(opAffinity, "")
 	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
 	p.add(opChdir, "/process/cwd", proc.Cwd)
@@ -326,7 +326,7 @@ func (p *Plan) process(linux *specs.Linux, o PlanOptions) error {
 	}
 	env := append(slices.Clip(proc.Env), o.Env...)
 	s := p.add(opExec, "/process/args/0", append(slices.Clip(proc.Args), env...)...)
-	s.Nums = []int64{int64(len(proc.Args)), int64(o.Inherit)}
+	s.Nums = []int64{int64(len(proc.Args))}
 	return nil
 }
 

@@ -108,6 +108,7 @@ func chdir(dir string) error {
 // concern this thread alone, which is the one that will execve; capabilities survive
 // the change until setCaps.
 func (i *initer) become(nums []int64) error {
+	i.became = true
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
@@ -136,7 +137,7 @@ func (i *initer) setGroups(groups []uint32) error {
 		p = unsafe.Pointer(&groups[0])
 	}
 	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(p), 0)
-	if errno == 0 || errno == unix.EPERM && len(groups) == 0 && i.setgroupsDenied() {
+	if errno == 0 || errno == unix.EPERM && len(groups) == 0 && (i.denied || i.setgroupsDenied()) {
 		return nil
 	}
 	return fmt.Errorf("setgroups %v: %w", groups, errno)
@@ -154,13 +155,10 @@ func (i *initer) setUmask(mask int64) {
 	unix.Umask(int(mask))
 }
 
-// execute replaces the init by the container's process. Everything it needs is
-// allocated before the descriptors go. They are closed, not just close-on-exec:
-// execve resolves its path before close-on-exec takes effect, so a path through
-// /proc/self/fd could otherwise reach the host (CVE-2024-21626). Only the connection
-// stays, to carry the errno or, by its EOF, the success.
+// execute replaces the init by the container's process. The connection carries the
+// errno or, by its EOF, the success.
 func (i *initer) execute(s *Step) error {
-	argc, inherit := int(s.Nums[0]), int(s.Nums[1])
+	argc := int(s.Nums[0])
 	env := environment(s.Args[argc:], i.home)
 	argv, err := syscall.SlicePtrFromStrings(s.Args[:argc])
 	if err != nil {
@@ -176,9 +174,9 @@ func (i *initer) execute(s *Step) error {
 	if err != nil {
 		return err
 	}
-	keepOnExec(inherit, true)
-	i.announce()
-	closeAllBut(3+inherit, i.conn.FD())
+	if err := i.announce(); err != nil {
+		return err
+	}
 	best, errno := 0, unix.ENOENT
 	for k := range files {
 		_, _, e := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(paths[k])),
@@ -243,15 +241,13 @@ func environment(env []string, home string) []string {
 }
 
 // closeAllBut closes every descriptor from first on, save keep.
-func closeAllBut(first, keep int) {
-	if keep < first {
-		_ = unix.CloseRange(uint(first), math.MaxInt32, 0)
-		return
-	}
+func closeAllBut(first, keep int) error {
 	if keep > first {
-		_ = unix.CloseRange(uint(first), uint(keep-1), 0)
+		if err := unix.CloseRange(uint(first), uint(keep-1), 0); err != nil {
+			return err
+		}
 	}
-	_ = unix.CloseRange(uint(keep+1), math.MaxInt32, 0)
+	return unix.CloseRange(uint(max(first, keep+1)), math.MaxInt32, 0)
 }
 
 // exitCode is the status a shell gives for a program that could not be executed: 127

@@ -69,7 +69,9 @@ func TestCloseAllBut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	closeAllBut(900, 901)
+	if err := closeAllBut(900, 901); err != nil {
+		t.Fatal(err)
+	}
 	for fd, open := range map[int]bool{900: false, 901: true, 902: false} {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); (err == nil) != open {
 			t.Errorf("descriptor %d: %v", fd, err)

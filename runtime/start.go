@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/huskrun/husk/namespaces"
@@ -52,9 +53,22 @@ func (r *Runtime) start(id string) error {
 	}
 	_ = unlinkat(e.fd, startSock, 0)
 	if err := awaitExec(conn, rec); err != nil {
-		return err
+		return r.afterFailedHook(e, rec, err)
 	}
 	return r.poststart(e, rec)
+}
+
+// afterFailedHook destroys the container if err is about a hook. After another failure
+// it stays, stopped, to be looked at and deleted.
+func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
+	var about *Error
+	if !errors.As(err, &about) || !strings.HasPrefix(about.Field, "/hooks/") {
+		return err
+	}
+	if derr := r.destroy(e, rec); derr != nil {
+		r.warn("clean up after failed hook: " + derr.Error())
+	}
+	return err
 }
 
 // awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
@@ -100,12 +114,8 @@ func (rec *record) startDeadline() time.Time {
 // destroyed (since runtime-spec 1.3).
 func (r *Runtime) poststart(e *entry, rec *record) error {
 	state := appendPid(rec.hookState(specs.StateRunning), rec.Init.PID)
-	err := runHooks("poststart", rec.Poststart, state)
-	if err == nil {
-		return nil
+	if err := runHooks("poststart", rec.Poststart, state); err != nil {
+		return r.afterFailedHook(e, rec, err)
 	}
-	if derr := r.destroy(e, rec); derr != nil {
-		r.warn("clean up after failed poststart hook: " + derr.Error())
-	}
-	return err
+	return nil
 }

@@ -130,34 +130,43 @@ func (r *Runtime) claim(id string) (*entry, error) {
 		return nil, err
 	}
 	for {
-		e := &entry{root: r.Root, id: id, rootFD: root}
-		err := retryErr(func() error { return unix.Mkdirat(root, id, 0o700) })
-		made := err == nil
-		if err != nil && err != unix.EEXIST {
-			e.fd = -1
-			e.close()
-			return nil, &fs.PathError{Op: "make state directory", Path: r.Root + "/" + id, Err: err}
+		e, err := r.tryClaim(root, id)
+		if err == nil {
+			return e, nil
 		}
-		if e.fd, err = openat(root, id, dirFlags, 0); err == unix.ENOENT {
-			continue // deleted in between
+		// Another delete was faster, or we have just torn down what was left.
+		if err != ErrNotExist {
+			_ = unix.Close(root)
+			return nil, err
 		}
-		if err != nil {
-			e.close()
-			return nil, &fs.PathError{Op: "open state", Path: r.Root + "/" + id, Err: err}
-		}
+	}
+}
+
+// tryClaim makes or opens the directory and takes it over. A refused one that it made
+// is gone again; ErrNotExist asks for another try.
+func (r *Runtime) tryClaim(root int, id string) (e *entry, err error) {
+	err = retryErr(func() error { return unix.Mkdirat(root, id, 0o700) })
+	made := err == nil
+	if err != nil && err != unix.EEXIST {
+		return nil, &fs.PathError{Op: "make state directory", Path: r.Root + "/" + id, Err: err}
+	}
+	e = &entry{root: r.Root, id: id, rootFD: root}
+	e.fd, err = openat(root, id, dirFlags, 0)
+	switch {
+	case err == unix.ENOENT:
+		return nil, ErrNotExist
+	case err != nil:
+		err = &fs.PathError{Op: "open state", Path: r.Root + "/" + id, Err: err}
+	default:
 		if err = r.takeOver(e); err == nil {
 			return e, nil
 		}
 		_ = unix.Close(e.fd)
-		if err == ErrNotExist {
-			continue
-		}
-		if made {
-			_ = unlinkat(root, id, unix.AT_REMOVEDIR)
-		}
-		_ = unix.Close(root)
-		return nil, err
 	}
+	if made {
+		_ = unlinkat(root, id, unix.AT_REMOVEDIR)
+	}
+	return nil, err
 }
 
 // takeOver locks e and makes sure that no living container has it.
