@@ -99,6 +99,41 @@ func init() {
 		fmt.Print(strings.TrimSpace(string(got)), " ", string(covered), " ", errnoOf(sys), " ", errnoOf(magic), " ", link)
 		return nil
 	}
+	// escape applies the steps of its argument, then leaves the chroot by a
+	// descriptor from before, and lists what is in sight of the host's procfs.
+	probes["escape"] = func(r *Root, args []string) error {
+		var after []Step
+		if err := json.Unmarshal([]byte(args[0]), &after); err != nil {
+			return err
+		}
+		out, err := openat(unix.AT_FDCWD, "/", unix.O_PATH)
+		if err != nil {
+			return err
+		}
+		for i := range after {
+			if err := r.Apply(&after[i], -1); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(fchdir(out), chroot(".")); err != nil {
+			return err
+		}
+		table, err := r.Proc().Read("self/mountinfo", 1<<20)
+		ours, covered := map[string]bool{fmt.Sprint(r.id[0]): true}, map[string]bool{}
+		for _, m := range parseMounts(string(table)) {
+			covered[m.Parent] = covered[m.Parent] || m.Source == "husk-mask"
+			ours[m.ID] = ours[m.ID] || ours[m.Parent]
+		}
+		for _, m := range parseMounts(string(table)) {
+			if (m.Type == "proc" || m.Type == "sysfs") && !ours[m.ID] && !covered[m.ID] {
+				fmt.Println("in sight:", m)
+			}
+		}
+		if !strings.Contains(string(table), " / / ") {
+			fmt.Println("nothing in sight at all")
+		}
+		return err
+	}
 	// mkdir makes directories and prints the result of each.
 	probes["mkdir"] = func(r *Root, args []string) error {
 		for _, p := range args {
@@ -294,6 +329,28 @@ func TestNoPivot(t *testing.T) {
 		}
 		if got := b.must(standard(), "touch", "/x", "/../../x"); got != "/x EROFS\n/../../x EROFS\n" {
 			t.Error(got)
+		}
+	}
+}
+
+// Who gets out of the chroot that --no-pivot is, as anybody with CAP_SYS_CHROOT
+// does, finds no procfs or sysfs of the host that would let him mount new ones.
+func TestNoPivotCoversHost(t *testing.T) {
+	for _, userns := range []bool{false, true} {
+		b := newBundle(t)
+		b.opts.NoPivot = true
+		if userns {
+			b.userns()
+		}
+		spec := standard()
+		before, after, err := Compile(func() *specs.Spec { spec.Root = &specs.Root{Path: "rootfs"}; return spec }(), b.opts)
+		must(t, err)
+		steps, err := json.Marshal(after)
+		must(t, err)
+		got, err := b.apply(job{Before: before, Probe: "escape", Args: []string{string(steps)}})
+		must(t, err)
+		if got != "" {
+			t.Errorf("userns %v: %s", userns, got)
 		}
 	}
 }

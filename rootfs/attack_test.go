@@ -385,6 +385,11 @@ func TestRaces(t *testing.T) {
 	for i := range 20 {
 		many = append(many, tmpfs(fmt.Sprint("/vol/a/", i)))
 	}
+	var copies []specs.Mount // thirty chances a round
+	for i := range 30 {
+		on := fmt.Sprint("/c/", i)
+		copies = append(copies, bind("rootfs/vol/a", on), tmpfs(on, "tmpcopyup"))
+	}
 	dir := func(v *victim) { v.mkdir("vol/a", 0o755) }
 	for _, tt := range []struct {
 		name       string
@@ -457,6 +462,31 @@ func reason(err error) string {
 	}
 	words := strings.Split(err.Error(), ": ")
 	return strings.Join(words[max(0, len(words)-2):], ": ")
+}
+
+// What was just made is swapped before it is opened.
+func TestRaceForNewDirectories(t *testing.T) {
+	v := newVictim(t)
+	root, err := openat(unix.AT_FDCWD, v.path(""), unix.O_PATH|unix.O_DIRECTORY)
+	must(t, err)
+	defer shut(root)
+	v.mkdir("vol", 0o755)
+	before := v.manifest()
+	v.race("vol/new", "vol/evil", func() {
+		for range 20 * rounds(t) {
+			os.RemoveAll(v.path("vol/new"))
+			os.RemoveAll(v.path("vol/evil"))
+			_ = os.Symlink(v.can+"/d", v.path("vol/evil")) // unless the exchange was quicker
+			m := maker{root: root, mode: 0o755}
+			fd, _ := m.mkdirAll("vol/new/a")
+			shut(fd)
+			fd, _ = m.create("vol/new/b")
+			shut(fd)
+		}
+	})
+	if diff := cmp.Diff(before, v.manifest()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // Busy renames elsewhere make openat2 say EAGAIN; that is not for ever.

@@ -41,8 +41,8 @@ func (r *Root) pivot(s *Step) error {
 }
 
 // move does without pivot_root(2): the container's root is moved over "/" and
-// entered. The host's mounts stay below; its procfs and sysfs are taken away or
-// covered, because who has them in his mount namespace may mount new ones.
+// entered. The host's mounts stay below; its procfs and sysfs are taken away,
+// because a user namespace that has them may mount new ones, without masks.
 func (r *Root) move(s *Step) error {
 	if err := r.Proc().err; err != nil {
 		return err

@@ -42,7 +42,6 @@ const (
 	FlagCgroup                        // if not permitted: bind Source, the container's cgroup
 	FlagHost                          // if not permitted: bind the host's /proc or /sys
 	FlagHostCgroup                    // bind the host's cgroup2, do not mount it anew
-	FlagSuper                         // read-only is also a matter of the filesystem itself
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
