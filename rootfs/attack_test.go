@@ -419,12 +419,12 @@ func TestRaces(t *testing.T) {
 		{"dev", nil, "dev", "evil", "", specs.Spec{}, "cat", nil},
 		{
 			"copied directory", func(v *victim) { v.write("vol/a/inner/secret", "harmless") }, "vol/a/inner", "vol/b", "",
-			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}},
+			specs.Spec{Mounts: copies},
 			"cat", nil,
 		},
 		{
 			"copied file", func(v *victim) { v.write("vol/a/inner", "harmless") }, "vol/a/inner", "vol/b", "/secret",
-			specs.Spec{Mounts: []specs.Mount{tmpfs("/vol/a", "tmpcopyup")}},
+			specs.Spec{Mounts: copies},
 			"cat", nil,
 		},
 	} {
