@@ -132,7 +132,8 @@ func killSweep(t *testing.T, v victim, command string) {
 		what := fmt.Sprintf("%s of %s killed at system call %d of %d", v, command, n, total)
 		return b.recovers(clean, what, r, n%2 == 0)
 	})
-	if killed < tried/2 {
+	// A child killed after it executed the payload disturbs nobody.
+	if killed < tried/10 {
 		t.Errorf("only %d of %d tries disturbed the command", killed, tried)
 	}
 	t.Logf("%s of %s: %d of %d system calls tried, %d disturbed it", v, command, tried, total, killed)

@@ -102,13 +102,13 @@ static int shim(char **argv)
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); // a script that fails interrupts us
 		dup2(out, 1);
 		dup2(err, 2);
 		argv[0] = (char *)husk;
 		execv(husk, argv);
 		die(husk);
 	}
-	signal(SIGINT, SIG_IGN);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			die("wait");
