@@ -100,7 +100,7 @@ func (r *Runtime) Delete(id string, force bool) error {
 }
 
 func (r *Runtime) delete(id string, force bool) error {
-	e, err := r.openLocked(id)
+	e, err := r.openLocked(id, force)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/huskrun/husk/namespaces"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // startPatience is how long the parked init may take to answer start, hooks aside.
@@ -21,7 +22,7 @@ const startPatience = 10 * time.Second
 func (r *Runtime) Start(id string) error { return wrap("start", id, r.start(id)) }
 
 func (r *Runtime) start(id string) error {
-	e, err := r.openLocked(id)
+	e, err := r.openLocked(id, false)
 	if err != nil {
 		return err
 	}
@@ -53,9 +54,19 @@ func (r *Runtime) start(id string) error {
 	}
 	_ = unlinkat(e.fd, startSock, 0)
 	if err := awaitExec(conn, rec); err != nil {
+		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, err)
 	}
 	return r.poststart(e, rec)
+}
+
+// awaitDeath gives an init that has just reported its failure the time to exit, so that
+// the container is seen as stopped.
+func (rec *record) awaitDeath() {
+	if pidfd, err := rec.Init.handle(); err == nil {
+		_ = waitReadable(pidfd, time.Now().Add(time.Second))
+		_ = unix.Close(pidfd)
+	}
 }
 
 // afterFailedHook destroys the container if err is about a hook. After another failure

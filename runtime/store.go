@@ -106,11 +106,16 @@ func (r *Runtime) open(id string) (*entry, error) {
 	return e, nil
 }
 
-// openLocked opens an existing container and locks it against other operations.
-func (r *Runtime) openLocked(id string) (*entry, error) {
+// openLocked opens an existing container and locks it against other operations. While
+// it is being created there is nothing to wait for, save for those who are patient.
+func (r *Runtime) openLocked(id string, patient bool) (*entry, error) {
 	e, err := r.open(id)
 	if err != nil {
 		return nil, err
+	}
+	if rec, err := e.read(); err == nil && !patient && rec.Phase == phaseCreating && rec.Creator.alive() {
+		e.close()
+		return nil, fmt.Errorf("the container is still being created by process %d", rec.Creator.PID)
 	}
 	if err := e.lock(); err != nil {
 		e.close()

@@ -170,7 +170,7 @@ func TestLockWaits(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		e.close()
 	}()
-	other, err := r.openLocked("a")
+	other, err := r.openLocked("a", true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,21 @@ func (a *app) check() error {
 	default:
 		return usage("give --rootless true, false or auto", "unknown value %q of --rootless", a.rootless)
 	}
-	return nil
+	return a.checkLog()
+}
+
+// checkLog makes sure that an error which comes later can be written where its reader
+// looks for it.
+func (a *app) checkLog() error {
+	if a.log == "" {
+		return nil
+	}
+	f, err := openLog(a.log)
+	if err != nil {
+		a.log = ""
+		return usage("--log needs the name of a file that husk may append to", "log: %v", err)
+	}
+	return f.Close()
 }
 
 // runtime returns the library with the global flags applied.

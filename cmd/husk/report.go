@@ -136,12 +136,16 @@ func (e *entry) line(format string) ([]byte, error) {
 
 // appendLine adds one line in one write, so that lines of several husks never mix.
 func appendLine(path string, line []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	f, err := openLog(path)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(append(line, '\n'))
 	return errors.Join(err, f.Close())
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
 // warner prints warnings on standard error. They are not for the log, whose one entry
