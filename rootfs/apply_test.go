@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -299,6 +300,16 @@ func TestMountOverRoot(t *testing.T) {
 	}
 }
 
+// The root of the host can be the root of a container.
+func TestHostRoot(t *testing.T) {
+	b := newBundle(t)
+	spec := standard()
+	spec.Root.Path = "/"
+	if got := b.must(spec, "touch", "/husk-x", "/dev/x"); got != "/husk-x EROFS\n/dev/x ok\n" {
+		t.Error(got)
+	}
+}
+
 func TestReadonlyAndMaskTheRoot(t *testing.T) {
 	b := newBundle(t)
 	spec := &specs.Spec{Linux: &specs.Linux{ReadonlyPaths: []string{"/"}}}
@@ -491,6 +502,21 @@ func TestSysctlPath(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+}
+
+func FuzzSysctlPath(f *testing.F) {
+	for _, seed := range []string{"net.ipv4.ip_forward", "net/ipv4/conf/eth0.1/x", "a.b/c.d", "..", "a/../b", "a..b", "/", "."} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		p, err := sysctlPath(name)
+		if err != nil {
+			return
+		}
+		if p != "sys/"+path.Clean(p[4:]) || !strings.HasPrefix(p, "sys/") || len(p) != len(name)+4 {
+			t.Errorf("%q: %q", name, p)
+		}
+	})
 }
 
 func TestProcHandle(t *testing.T) {

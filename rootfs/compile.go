@@ -217,32 +217,41 @@ func (c *compiler) mount(i int, m *specs.Mount) {
 			s.option(word)
 		}
 	}
-	if s.has(FlagRemount) {
-		s.Type, s.Source, s.Flags = "", "", s.Flags&^(FlagBind|FlagRec)
-		s.Data = append(super, s.Data...)
-	} else if s.has(FlagBind) {
-		c.bind(&s, m, strange)
+	if s.has(FlagBind) {
+		c.noData(&s, m, strange)
 	} else {
 		s.Data = append(super, s.Data...)
+	}
+	switch {
+	case s.has(FlagRemount):
+		s.Type, s.Source, s.Flags = "", "", FlagRemount
+	case s.has(FlagBind):
+		c.bind(&s, m)
+	default:
 		c.filesystem(&s, m)
 	}
 	c.checkProc(&s)
 	c.early = append(c.early, s)
 }
 
-// bind completes a bind mount, for which the type does not matter and no
-// filesystem is there to understand an unknown word.
-func (c *compiler) bind(s *Step, m *specs.Mount, strange []int) {
+// noData refuses what is left for the filesystem to understand, where the mount
+// is all that there is.
+func (c *compiler) noData(s *Step, m *specs.Mount, strange []int) {
 	for _, j := range strange {
 		c.fail(at(s.Field+"/options", j), "", strconv.Quote(m.Options[j])+" is not an option of a bind mount")
 	}
+	s.Data = nil
+}
+
+// bind completes a bind mount, for which the type does not matter.
+func (c *compiler) bind(s *Step, m *specs.Mount) {
 	if m.Source == "" {
 		c.fail(s.Field+"/source", "", "a bind mount needs a source")
 	}
 	if s.has(FlagCopyUp) {
 		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
 	}
-	s.Source, s.Type, s.Data, s.FD = c.onHost(m.Source), "", nil, c.Privileged
+	s.Source, s.Type, s.FD = c.onHost(m.Source), "", c.Privileged
 	if s.Target == "/proc" || s.Target == "/sys" {
 		s.Flags |= FlagReal
 	}

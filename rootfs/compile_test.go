@@ -100,3 +100,12 @@ func TestEveryOpHasWords(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkCompile(b *testing.B) {
+	spec := standard()
+	for b.Loop() {
+		if _, _, err := Compile(spec, Options{Bundle: "/b", Mounts: true, Privileged: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

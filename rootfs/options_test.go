@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -208,6 +209,12 @@ func TestBindPropagation(t *testing.T) {
 		for on, want := range map[string]string{"/tmp": tt.top, "/tmp/sub": tt.sub} {
 			if got, _, _ := strings.Cut(topMount(t, table, on).Propagation, ":"); got != want {
 				t.Errorf("%s on %s: %q, want %q", tt.words, on, got, want)
+			}
+		}
+		if host, err := os.ReadFile(self); tt.top == "shared" {
+			must(t, err) // with the host, not among themselves
+			if got, want := topMount(t, table, "/tmp").Propagation, topMount(t, string(host), src).Propagation; got != want {
+				t.Errorf("%s: %s, on the host %s", tt.words, got, want)
 			}
 		}
 	}

@@ -146,16 +146,16 @@ func sysctlPath(name string) (string, error) {
 		return "", errName
 	}
 	if name[i] == '.' {
-		swap := func(r rune) rune {
-			switch r {
+		swapped := []byte(name)
+		for i, b := range swapped {
+			switch b {
 			case '.':
-				return '/'
+				swapped[i] = '/'
 			case '/':
-				return '.'
+				swapped[i] = '.'
 			}
-			return r
 		}
-		name = strings.Map(swap, name)
+		name = string(swapped)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" || part == "." || part == ".." {
