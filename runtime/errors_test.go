@@ -101,6 +101,7 @@ func TestRemoteErrors(t *testing.T) {
 		{"/mounts/0\x00/data\x00open_tree /x", "/mounts/0 (/data): open_tree /x: no such file or directory"},
 		{"/hostname\x00\x00", "/hostname: no such file or directory"},
 		{"/process/args/0\x00\x00exec: \"x\": executable file not found in $PATH", "/process/args/0: exec: \"x\": executable file not found in $PATH"},
+		{"/hooks/startContainer/0\x00\x00hook: \x1b[31mEVIL\nhusk: error: forged\xff", "/hooks/startContainer/0: hook: ?[31mEVIL husk: error: forged\ufffd: no such file or directory"},
 		{"setns net", "/linux/namespaces: setns net: no such file or directory"},
 	} {
 		packet := []byte{1, 0, 0, 0, byte(syscall.ENOENT), 0, 0, 0}

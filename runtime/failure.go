@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -74,6 +75,9 @@ func remoteError(kind byte, payload []byte) error {
 		return err
 	}
 	parts := strings.SplitN(text, "\x00", 3)
+	for i := range parts {
+		parts[i] = printable(parts[i])
+	}
 	e := &Error{}
 	text = parts[len(parts)-1]
 	if len(parts) == 3 {
@@ -84,6 +88,20 @@ func remoteError(kind byte, payload []byte) error {
 	e.Err = &remoteCause{text, errno}
 	e.Exit = exitCode(e.Field, e.Err)
 	return e
+}
+
+// printable replaces what a terminal would act upon: the text quotes programs of the
+// image, which must not be able to forge messages of ours.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // remoteCause is a cause that happened in another process.

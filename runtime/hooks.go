@@ -146,7 +146,7 @@ func tail(fd int) string {
 	}
 	b := make([]byte, min(st.Size, hookOutputLimit))
 	n, _ := unix.Pread(fd, b, st.Size-int64(len(b)))
-	text := strings.TrimSpace(strings.ToValidUTF8(string(b[:max(n, 0)]), "?"))
+	text := printable(strings.TrimSpace(string(b[:max(n, 0)])))
 	if text == "" {
 		return ""
 	}

@@ -130,6 +130,9 @@ func (i *initer) await(want byte) (message, error) {
 	}
 }
 
+// maxReport keeps a report within one packet, whatever the config's strings are.
+const maxReport = 16 << 10
+
 // report sends what failed as facts: field, path, text and errno. It writes instead of
 // sending because a seccomp filter that is already loaded more often allows write(2).
 func (i *initer) report(s *Step, err error) {
@@ -142,7 +145,7 @@ func (i *initer) report(s *Step, err error) {
 	if s.Mount != nil {
 		path = s.Mount.Target
 	}
-	packet := namespaces.EncodeError(uint32(s.Op), errno, s.Field+"\x00"+path+"\x00"+text)
+	packet := namespaces.EncodeError(uint32(s.Op), errno, shorten(s.Field)+"\x00"+shorten(path)+"\x00"+text[:min(len(text), maxReport)])
 	_, _ = unix.Write(i.conn.FD(), append([]byte{namespaces.KindError, 0}, packet...))
 }
 
