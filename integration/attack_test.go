@@ -507,7 +507,8 @@ func TestAttackLongInput(t *testing.T) {
 			func(s *specs.Spec) { s.Process.Args = []string{long} },
 		} {
 			b := newBundle(t, edit)
-			if r := b.husk("run", "c1"); r.code == 0 || strings.Contains(r.stderr, "goroutine ") {
+			r := b.husk("run", "c1")
+			if r.code == 0 || strings.Contains(r.stderr, "goroutine ") || !strings.Contains(r.stderr, "husk: error: run c1: /") {
 				t.Errorf("70 KiB: exit %d: %.300s", r.code, r.stderr)
 			}
 		}

@@ -381,3 +381,30 @@ func TestFaultManyContainers(t *testing.T) {
 		}
 	})
 }
+
+// Linux (6.14 to at least 6.18) kills a process that clone3 puts into a cgroup if
+// cgroup.kill was ever written there, or in the group of the caller: it compares
+// the wrong two of its counters. Such groups exist: pods of engines that killed an
+// earlier container, units that systemd restarted.
+func TestFaultKilledCgroup(t *testing.T) {
+	box(t, func(t *testing.T) {
+		b := newBundle(t, func(s *specs.Spec) {
+			s.Linux.CgroupsPath = "/pod"
+			s.Process.Args = []string{"/bin/true"}
+		})
+		for _, group := range []string{"/sys/fs/cgroup/pod", "/sys/fs/cgroup/unit"} {
+			must(t, os.Mkdir(group, 0o755))
+			must(t, os.WriteFile(group+"/cgroup.kill", []byte("1"), 0))
+		}
+		if r := b.husk("run", "c1"); r.code != 0 {
+			t.Errorf("into a group that was killed: %s", r.stderr)
+		}
+		b.write(func(s *specs.Spec) { s.Process.Args = []string{"/bin/true"} })
+		script := "echo $$ >/sys/fs/cgroup/unit/cgroup.procs; exec " + runtimePath() + " run -b " + b.dir + " c1"
+		if r := run(t, "sh", "-c", script); r.code != 0 {
+			t.Errorf("from a group that was killed: %s", r.stderr)
+		}
+		must(t, os.Remove("/sys/fs/cgroup/pod"))
+		must(t, os.Remove("/sys/fs/cgroup/unit"))
+	})
+}

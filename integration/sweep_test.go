@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // The sweeps disturb husk at every system call that it makes: with SIGKILL here,
@@ -110,10 +111,22 @@ func sweep(t *testing.T, n int, try func(n int) bool) (tried int) {
 	return tried
 }
 
+// occupied makes the container's cgroup exist beforehand, so that husk may not
+// remove it, nor kill what else is in it.
+func (b *bundle) occupied() {
+	b.t.Helper()
+	const group = "/sys/fs/cgroup/sweep/deep/c1"
+	must(b.t, os.MkdirAll(group, 0o755))
+	b.t.Cleanup(func() { removeTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep") })
+}
+
 // killSweep kills the victim at each of its system calls during a command, then
 // recovers in one of two ways and looks for remains.
-func killSweep(t *testing.T, v victim, command string) {
+func killSweep(t *testing.T, v victim, command string, setup ...func(*bundle)) {
 	b := sweepBundle(t)
+	for _, f := range setup {
+		f(b)
+	}
 	clean := census(t)
 	attach := b.prepare(v, command)
 	args := []string{command, "c1"}
@@ -199,7 +212,7 @@ func killStrays() {
 		}
 	}
 	time.Sleep(50 * time.Millisecond)
-	removeTree(-100, "/sys/fs/cgroup/sweep")
+	removeTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep")
 	os.RemoveAll("/run/husk")
 }
 
@@ -209,6 +222,11 @@ func TestKillSweepCreateParent(t *testing.T) {
 
 func TestKillSweepCreateChild(t *testing.T) {
 	box(t, func(t *testing.T) { killSweep(t, child, "create") })
+}
+
+// The cgroup of the config was there before: what is in it is not the container's.
+func TestKillSweepCreateOccupied(t *testing.T) {
+	box(t, func(t *testing.T) { killSweep(t, parent, "create", (*bundle).occupied) })
 }
 
 func TestKillSweepStartParent(t *testing.T) {
