@@ -67,6 +67,7 @@ type half struct {
 	offsets   bool    // wait at the gate: time offsets
 	ids       bool    // become root of the user namespace
 
+	root         uintptr // detached mount to pivot into before the second process, 0: none
 	conn, target uintptr // the conversation's descriptor, now and at exec
 	exe          uintptr
 	boot         int32 // socket to the parent until the last process runs, or -1
@@ -84,6 +85,9 @@ type half struct {
 	iov      [2]uintptr
 	rights   rights
 	msg      message
+	slash    [2]byte // "/"
+	dot      [2]byte // "."
+	slave    unix.MountAttr
 	caps     unix.CapUserHeader
 	capData  [2]unix.CapUserData
 }
@@ -106,10 +110,13 @@ func (h *half) run() {
 		h.dumpable(0)
 		h.enter()
 	}
-	h.unshare(h.early, "unshare user, time")
+	h.unshare(h.early, "unshare user, time, mnt")
 	h.passGate()
 	if h.ids {
 		h.becomeRoot()
+	}
+	if h.root != 0 {
+		h.pivot()
 	}
 	if h.stages {
 		h.stageTwo()
@@ -290,6 +297,47 @@ func (h *half) keepCapabilities() {
 	}
 	for c := uintptr(0); c < 64; c++ { // those that do not exist: EINVAL
 		syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0, 0)
+	}
+}
+
+// pivot makes the container's root the only one that this process and its child can
+// reach (security of a joined PID namespace: enter it last).
+//
+//go:nosplit
+//go:norace
+func (h *half) pivot() {
+	const cwd = ^uintptr(99) // AT_FDCWD, -100
+	slash, dot, end := uintptr(unsafe.Pointer(&h.slash)), uintptr(unsafe.Pointer(&h.dot)), uintptr(unsafe.Pointer(&h.slash[1]))
+	_, _, e := syscall.RawSyscall6(unix.SYS_MOUNT_SETATTR, cwd, slash, unix.AT_RECURSIVE, uintptr(unsafe.Pointer(&h.slave)), unsafe.Sizeof(h.slave), 0)
+	if e != 0 {
+		h.fail("mount_setattr /", e)
+	}
+	old, _, e := syscall.RawSyscall6(unix.SYS_OPENAT, cwd, slash, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, 0, 0)
+	if e != 0 {
+		h.fail("open /", e)
+	}
+	if _, _, e = syscall.RawSyscall6(unix.SYS_MOVE_MOUNT, h.root, end, cwd, slash, unix.MOVE_MOUNT_F_EMPTY_PATH, 0); e != 0 {
+		h.fail("move_mount root", e)
+	}
+	h.fchdir(h.root)
+	// pivot_root(2): the old root then lies on top of the new one.
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PIVOT_ROOT, dot, dot, 0, 0, 0, 0); e != 0 {
+		h.fail("pivot_root", e)
+	}
+	h.fchdir(old)
+	if _, _, e = syscall.RawSyscall6(unix.SYS_UMOUNT2, dot, unix.MNT_DETACH, 0, 0, 0, 0); e != 0 {
+		h.fail("umount2", e)
+	}
+	h.fchdir(h.root)
+	syscall.RawSyscall6(unix.SYS_CLOSE, old, 0, 0, 0, 0, 0)
+	syscall.RawSyscall6(unix.SYS_CLOSE, h.root, 0, 0, 0, 0, 0)
+}
+
+//go:nosplit
+//go:norace
+func (h *half) fchdir(fd uintptr) {
+	if _, _, e := syscall.RawSyscall6(unix.SYS_FCHDIR, fd, 0, 0, 0, 0, 0); e != 0 {
+		h.fail("fchdir", e)
 	}
 }
 

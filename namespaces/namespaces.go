@@ -36,6 +36,11 @@ type Config struct {
 	// into, -1 to inherit.
 	Cgroup int
 
+	// Root is a detached mount that becomes "/" of the new mount namespace before
+	// a joined PID namespace is entered, whose processes could otherwise reach
+	// the host's files through /proc/PID/root. 0: the child does that itself.
+	Root int
+
 	// Exe is what the child executes, best from [Sealed].
 	Exe       *os.File
 	Args, Env []string
@@ -137,6 +142,8 @@ func (c *Config) check() error {
 		return errors.New("incomplete configuration")
 	case len(c.UIDMaps)+len(c.GIDMaps) > 0 && c.New&unix.CLONE_NEWUSER == 0:
 		return fmt.Errorf("id mappings without a new user namespace: %w", unix.EINVAL)
+	case c.Root != 0 && c.New&unix.CLONE_NEWNS == 0:
+		return fmt.Errorf("a root without a new mount namespace: %w", unix.EINVAL)
 	case len(c.TimeOffsets) > 0 && c.New&unix.CLONE_NEWTIME == 0:
 		return fmt.Errorf("time offsets without a new time namespace: %w", unix.EINVAL)
 	}

@@ -150,6 +150,12 @@ func (h *half) setFlags(c *Config) {
 		// clone would freeze the offsets of a time namespace that it makes.
 		h.early |= fresh & unix.CLONE_NEWTIME
 	}
+	if c.Root != 0 && h.joinsPID {
+		h.early |= fresh & unix.CLONE_NEWNS
+		h.root = uintptr(c.Root)
+		h.slash, h.dot = [2]byte{'/'}, [2]byte{'.'}
+		h.slave.Propagation = unix.MS_SLAVE
+	}
 	h.offsets = offsets
 	h.second.flags = uint64(fresh&^h.early) | unix.CLONE_PARENT | unix.CLONE_PIDFD
 	h.second.pidfd = uint64(uintptr(unsafe.Pointer(&h.secondFD)))
@@ -160,6 +166,9 @@ func (h *half) setGaps(inherit int) {
 	keep := []uintptr{h.conn, h.exe}
 	if h.boot >= 0 {
 		keep = append(keep, uintptr(h.boot))
+	}
+	if h.root != 0 {
+		keep = append(keep, h.root)
 	}
 	for i := range h.joins {
 		keep = append(keep, h.joins[i].fd)

@@ -21,6 +21,7 @@ type Options struct {
 	PidNS      bool   // it has a PID namespace of its own
 	NoPivot    bool   // do without pivot_root(2), as on an initramfs
 	Privileged bool   // the parent may open_tree(2): it opens the host's side
+	Entered    bool   // the child is born with the container's root as "/"
 	Cgroup     string // host path of the container's cgroup directory, if known
 }
 
@@ -104,7 +105,9 @@ func (c *compiler) chroot() {
 func (c *compiler) before() {
 	// A slave: the host's unmounts still reach the container (or the host could
 	// not let go of a disk), nothing of ours reaches the host.
-	c.early = append(c.early, Step{Op: OpPropagation, Field: "/linux/rootfsPropagation", Propagation: unix.MS_SLAVE | unix.MS_REC})
+	if !c.Entered {
+		c.early = append(c.early, Step{Op: OpPropagation, Field: "/linux/rootfsPropagation", Propagation: unix.MS_SLAVE | unix.MS_REC})
+	}
 	c.root()
 	if len(c.linux.MaskedPaths) > 0 {
 		s := Step{Op: OpNull, Field: "/linux/maskedPaths"}
@@ -135,6 +138,10 @@ func (c *compiler) root() {
 	if c.UserNS {
 		s.Flags |= FlagUserNS
 	}
+	if c.Entered {
+		s.Flags |= FlagEntered
+		s.FD = false // the parent gave it to the child at birth
+	}
 	if word := c.linux.RootfsPropagation; word != "" {
 		p, ok := propagation(word)
 		switch {
@@ -161,7 +168,7 @@ func (c *compiler) boundOn(dir string) bool {
 func (c *compiler) after() {
 	if c.NoPivot {
 		c.late = append(c.late, Step{Op: OpMove, Field: "/root/path"})
-	} else {
+	} else if !c.Entered {
 		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path"})
 	}
 	c.late = append(c.late, Step{Op: OpStdio, Field: "/process"})

@@ -110,6 +110,9 @@ func propagate(s *Step) error {
 // user namespace may not get there (a 0700 home); "/" will do then, it is only
 // the place from which pivot_root takes it.
 func (r *Root) attachRoot(s *Step, fd int) error {
+	if s.has(FlagEntered) {
+		return r.entered()
+	}
 	if fd < 0 {
 		var err error
 		if fd, err = s.Open(); err != nil {
@@ -149,6 +152,16 @@ func (r *Root) setRoot(fd int) error {
 // isRoot tells whether an inode is the container's root directory, on which a
 // mount would not be seen.
 func (r *Root) isRoot(st *unix.Statx_t) bool { return r.id == [2]uint64{st.Mnt_id, st.Ino} }
+
+// entered takes "/" for what it is already.
+func (r *Root) entered() error {
+	r.at = "/"
+	fd, err := openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return fact("open", "/", err)
+	}
+	return r.setRoot(fd)
+}
 
 func (r *Root) seal(s *Step) error {
 	for _, k := range r.seals {

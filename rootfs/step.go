@@ -42,6 +42,7 @@ const (
 	FlagCgroup                        // if not permitted: bind Source, the container's cgroup
 	FlagHost                          // if not permitted: bind the host's /proc or /sys
 	FlagHostCgroup                    // bind the host's cgroup2, do not mount it anew
+	FlagEntered                       // Spawn has made the container's root "/" already
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -75,6 +76,9 @@ func (s *Step) String() string {
 	case OpPropagation:
 		return "make every mount " + propagationName(s.Propagation)
 	case OpRoot:
+		if s.has(FlagEntered) {
+			return "root filesystem " + s.Source + s.options() + ", entered at birth"
+		}
 		return "root filesystem " + s.Source + s.options()
 	case OpNull:
 		return "set aside a null device"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs"
 	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -252,14 +253,14 @@ func (c *creation) intend() error {
 		return err
 	}
 	spec := c.config.Spec
-	rootfs := spec.Root.Path
-	if !filepath.IsAbs(rootfs) {
-		rootfs = filepath.Join(c.config.Bundle, rootfs)
+	root := spec.Root.Path
+	if !filepath.IsAbs(root) {
+		root = filepath.Join(c.config.Bundle, root)
 	}
 	hooks := hooksOf(spec)
 	c.rec = &record{
 		Version: recordVersion, OCIVersion: spec.Version, ID: c.entry.id, Phase: phaseCreating, Creator: me,
-		Bundle: c.config.Bundle, Rootfs: rootfs, Created: time.Now().UTC(), Owner: os.Geteuid(),
+		Bundle: c.config.Bundle, Rootfs: root, Created: time.Now().UTC(), Owner: os.Geteuid(),
 		Annotations: spec.Annotations, Cgroup: c.plan.Cgroup, CgroupMade: cgroups.Missing(c.plan.Cgroup),
 		NoProcess: spec.Process == nil, Poststart: hooks.Poststart, Poststop: hooks.Poststop,
 	}
@@ -314,6 +315,13 @@ func (c *creation) spawn() (err error) {
 		defer f.Close()
 		s.Join = append(s.Join, namespaces.Join{Flag: namespaceFlag(j.Type), FD: int(f.Fd())})
 	}
+	root, err := c.rootMount()
+	if err != nil {
+		return err
+	}
+	if s.Root = root; root > 0 {
+		defer unix.Close(root)
+	}
 	exe := <-c.sealed
 	if exe.err != nil {
 		return exe.err
@@ -340,6 +348,22 @@ func (c *creation) spawn() (err error) {
 		return at("/linux/namespaces", "", err)
 	}
 	return nil
+}
+
+// rootMount opens the container's root if the init is to be born in it, else it returns 0.
+func (c *creation) rootMount() (int, error) {
+	for k := range c.plan.Steps {
+		s := &c.plan.Steps[k]
+		if s.Op != opRootfs || s.Mount.Op != rootfs.OpRoot || s.Mount.Flags&rootfs.FlagEntered == 0 {
+			continue
+		}
+		fd, err := s.Mount.Open()
+		if err != nil {
+			return 0, at(s.Field, s.Mount.Source, err)
+		}
+		return fd, nil
+	}
+	return 0, nil
 }
 
 // keepOnExec marks the n preserved descriptors as kept, or closed, on execve.

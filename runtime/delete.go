@@ -67,6 +67,9 @@ func (rec *record) signalAll(sig syscall.Signal) error {
 		return err
 	}
 	defer g.Close()
+	if !g.Populated() {
+		return ErrNotRunning
+	}
 	if sig == unix.SIGKILL {
 		return g.Kill()
 	}

@@ -192,7 +192,7 @@ func (p *Plan) cgroup(linux *specs.Linux, id string) (err error) {
 }
 
 func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
-	return rootfs.Options{
+	options := rootfs.Options{
 		Bundle:     p.config.Bundle,
 		Mounts:     p.isNew(unix.CLONE_NEWNS),
 		UserNS:     p.owned(specs.UserNamespace),
@@ -201,7 +201,25 @@ func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
 		PidNS:      p.owned(specs.PIDNamespace),
 		NoPivot:    o.NoPivot,
 		Privileged: unix.Geteuid() == 0,
+		Entered:    p.entered(o),
 	}
+	if options.UserNS && !options.CgroupNS {
+		if mount, err := cgroups.Mountpoint(); err == nil {
+			options.Cgroup = mount + p.Cgroup
+		}
+	}
+	return options
+}
+
+// entered says whether the init is born inside the container's root. It has to be when
+// it joins the PID namespace of others: one of them with CAP_SYS_PTRACE could otherwise
+// reach the host through the init's /proc/PID/root until it pivots. createContainer
+// hooks, which are looked up on the host, need it the other way round, and a user
+// namespace needs to see the host's procfs to mount its own.
+func (p *Plan) entered(o PlanOptions) bool {
+	joins := slices.ContainsFunc(p.Joined, func(n Joined) bool { return n.Type == specs.PIDNamespace })
+	return joins && p.isNew(unix.CLONE_NEWNS) && !p.owned(specs.UserNamespace) &&
+		unix.Geteuid() == 0 && !o.NoPivot && len(hooksOf(p.config.Spec).CreateContainer) == 0
 }
 
 // boot adds the steps up to and including the hooks that run before the pivot.

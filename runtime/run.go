@@ -6,15 +6,19 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // RunOptions are what run decides beyond create.
 type RunOptions struct {
 	CreateOptions
-	Detach      bool // return as soon as the process runs
-	Keep        bool // do not delete the container when its process ends
-	NoSubreaper bool // leave the processes that the container orphans to the caller
+	Detach bool // return as soon as the process runs
+	Keep   bool // do not delete the container when its process ends
+	// NoSubreaper leaves the processes that the container orphans to the caller's own
+	// parents. Otherwise Run adopts and reaps them where the container has no PID
+	// namespace, and with them every child of the calling program.
+	NoSubreaper bool
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
@@ -49,17 +53,20 @@ func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
 	if o.Detach {
 		return 0, nil
 	}
-	return c.wait(o.Keep)
+	return c.wait(o.Keep, !o.NoSubreaper)
 }
 
 // wait stays with the process until it ends. The container's lock is released
 // meanwhile, so that others can handle it.
-func (c *creation) wait(keep bool) (int, error) {
+func (c *creation) wait(keep, adopts bool) (int, error) {
 	pidfd := int(c.proc.FD.Fd())
 	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
 	done := make(chan struct{})
 	defer close(done)
 	go forwardSignals(c.rec.Init, done)
+	if adopts && !c.plan.owned(specs.PIDNamespace) {
+		go reapOrphans(c.proc.PID)
+	}
 	if err := waitReadable(pidfd, time.Time{}); err != nil {
 		return -1, err
 	}
@@ -71,6 +78,18 @@ func (c *creation) wait(keep bool) (int, error) {
 		err = c.deleteAfterRun()
 	}
 	return info.exitStatus(), err
+}
+
+// reapOrphans reaps whatever child ends, until the init does, which it leaves alone:
+// without a PID namespace, what the container orphans comes to us.
+func reapOrphans(init int) {
+	for {
+		pid, err := nextChild()
+		if err != nil || pid == init {
+			return
+		}
+		_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, unix.WNOHANG, nil) })
+	}
 }
 
 // deleteAfterRun deletes the container, unless somebody else did so meanwhile.

@@ -61,7 +61,8 @@ func (e *entry) close() {
 
 const dirFlags = unix.O_DIRECTORY | unix.O_RDONLY
 
-// openRoot opens the state root, making it if asked to, and refuses one that others can write.
+// openRoot opens the state root, making it if asked to. It refuses one that is not ours
+// alone: whoever can put a record there has us run its hooks.
 func (r *Runtime) openRoot(create bool) (int, error) {
 	if create {
 		if err := os.MkdirAll(r.Root, 0o700); err != nil {
@@ -72,15 +73,27 @@ func (r *Runtime) openRoot(create bool) (int, error) {
 	if err != nil {
 		return -1, &fs.PathError{Op: "open state root", Path: r.Root, Err: err}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
+	if err := ours(fd, r.Root); err != nil {
 		_ = unix.Close(fd)
-		return -1, &Error{
-			Path: r.Root, Err: fmt.Errorf("state root %s is writable by everybody", r.Root),
-			Hint: "chmod 700 it, or choose another one with --root",
-		}
+		return -1, err
 	}
 	return fd, nil
+}
+
+// ours refuses a directory that belongs to somebody else or that others may write to,
+// a sticky one too.
+func ours(fd int, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if int(st.Uid) == os.Geteuid() && st.Mode&0o022 == 0 {
+		return nil
+	}
+	return &Error{
+		Path: path, Err: fmt.Errorf("%s is not ours alone: mode %04o, owner %d", path, st.Mode&0o7777, st.Uid),
+		Hint: "the state root must belong to who runs husk, and be writable for nobody else; --root picks another one",
+	}
 }
 
 // open opens the directory of an existing container.
@@ -102,6 +115,10 @@ func (r *Runtime) open(id string) (*entry, error) {
 			return nil, ErrNotExist
 		}
 		return nil, &fs.PathError{Op: "open state", Path: r.Root + "/" + id, Err: err}
+	}
+	if err := ours(e.fd, r.Root+"/"+id); err != nil {
+		e.close()
+		return nil, err
 	}
 	return e, nil
 }
@@ -176,6 +193,9 @@ func (r *Runtime) tryClaim(root int, id string) (e *entry, err error) {
 
 // takeOver locks e and makes sure that no living container has it.
 func (r *Runtime) takeOver(e *entry) error {
+	if err := ours(e.fd, r.Root+"/"+e.id); err != nil {
+		return err
+	}
 	if rec, err := e.read(); err == nil && (rec.Phase == phaseCreated || rec.Creator.alive()) {
 		return ErrExist
 	}

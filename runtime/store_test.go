@@ -136,8 +136,33 @@ func TestHostileStateDirectory(t *testing.T) {
 	if err := os.Chmod(r.Root, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.claim("b"); err == nil || !strings.Contains(err.Error(), "writable by everybody") {
+	if _, err := r.claim("b"); err == nil || !strings.Contains(err.Error(), "is not ours alone: mode 0777") {
 		t.Errorf("claim in a world-writable root: %v", err)
+	}
+	if err := os.Chmod(r.Root, 0o1777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.claim("b"); err == nil {
+		t.Error("claim in a sticky world-writable root")
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	// A record of somebody else would have us run its hooks.
+	if err := os.Chmod(r.Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.Root+"/c", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(r.Root+"/c", 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete("c", true); err == nil || !strings.Contains(err.Error(), "owner 65534") {
+		t.Errorf("delete of somebody else's: %v", err)
+	}
+	if _, err := r.claim("c"); err == nil {
+		t.Error("claim took over somebody else's directory")
 	}
 }
 

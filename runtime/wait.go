@@ -9,6 +9,7 @@ import (
 
 // siginfo is how a process ended.
 type siginfo struct {
+	pid    int
 	code   int // exit status
 	signal int // signal that killed it, 0 if it exited
 }
@@ -22,7 +23,15 @@ func (s siginfo) exitStatus() int {
 }
 
 // waitPidfd reaps the process behind a pidfd, which must be the caller's child.
-func waitPidfd(pidfd int) (siginfo, error) {
+func waitPidfd(pidfd int) (siginfo, error) { return waitid(unix.P_PIDFD, pidfd, unix.WEXITED) }
+
+// nextChild waits until a child has ended and returns its pid. The child stays to be reaped.
+func nextChild() (int, error) {
+	info, err := waitid(unix.P_ALL, 0, unix.WEXITED|unix.WNOWAIT)
+	return info.pid, err
+}
+
+func waitid(kind, id, options int) (siginfo, error) {
 	// siginfo_t of waitid: signo, errno, code, padding, pid, uid, status.
 	var raw struct {
 		signo, errno, code, _ int32
@@ -32,7 +41,7 @@ func waitPidfd(pidfd int) (siginfo, error) {
 		_                     [100]byte
 	}
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&raw)), unix.WEXITED, 0, 0)
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(kind), uintptr(id), uintptr(unsafe.Pointer(&raw)), uintptr(options), 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -41,8 +50,8 @@ func waitPidfd(pidfd int) (siginfo, error) {
 		}
 		const exited = 1 // CLD_EXITED
 		if raw.code == exited {
-			return siginfo{code: int(raw.status)}, nil
+			return siginfo{pid: int(raw.pid), code: int(raw.status)}, nil
 		}
-		return siginfo{signal: int(raw.status)}, nil
+		return siginfo{pid: int(raw.pid), signal: int(raw.status)}, nil
 	}
 }
