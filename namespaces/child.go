@@ -366,17 +366,29 @@ func (h *half) stageTwo() {
 	h.exit(0)
 }
 
+// clear returns fd, or a copy if the conversation needs its number.
+//
+//go:nosplit
+//go:norace
+func (h *half) clear(fd uintptr) uintptr {
+	if fd != h.target {
+		return fd
+	}
+	fd, _, e := syscall.RawSyscall6(unix.SYS_FCNTL, fd, unix.F_DUPFD_CLOEXEC, h.target+1, 0, 0, 0)
+	if e != 0 {
+		h.fail("fcntl F_DUPFD_CLOEXEC", e)
+	}
+	return fd
+}
+
 // exec leaves 0-2, the inherited descriptors and the conversation.
 //
 //go:nosplit
 //go:norace
 func (h *half) exec() {
-	if h.exe == h.target {
-		fd, _, e := syscall.RawSyscall6(unix.SYS_FCNTL, h.exe, unix.F_DUPFD_CLOEXEC, h.target+1, 0, 0, 0)
-		if e != 0 {
-			h.fail("fcntl F_DUPFD_CLOEXEC", e)
-		}
-		h.exe = fd
+	h.exe = h.clear(h.exe)
+	if h.boot >= 0 {
+		h.clear(uintptr(h.boot)) // its end must be the exec's, not dup3's
 	}
 	var e syscall.Errno
 	if h.conn == h.target { // dup3 refuses this

@@ -1,3 +1,5 @@
+//go:build !race && !msan && !asan
+
 package namespaces
 
 // canShare says that cloneShared exists; tests switch it off.

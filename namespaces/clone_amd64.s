@@ -1,3 +1,5 @@
+//go:build !race && !msan && !asan
+
 #include "textflag.h"
 
 // func cloneShared(args *cloneArgs, size uintptr, h *half) (pid, errno uintptr)

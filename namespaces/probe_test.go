@@ -232,7 +232,7 @@ func (c *child) facts(t testing.TB) *facts {
 	t.Helper()
 	kind, payload, _, err := c.conn.Recv(soon())
 	if err != nil {
-		t.Fatalf("no report: %v", err)
+		t.Fatalf("no report: %v; wait status %#x", err, c.end())
 	}
 	if kind == KindError {
 		_, errno, text, _ := DecodeError(payload)
