@@ -53,7 +53,8 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 	return err
 }
 
-// signalAll reaches every process of the container. SIGKILL goes to the whole cgroup at
+// signalAll reaches every process of the container, also when its init is gone; engines
+// rely on that it is no error if nobody is left. SIGKILL goes to the whole cgroup at
 // once; for another signal the cgroup stands still while its processes are counted.
 func (rec *record) signalAll(sig syscall.Signal) error {
 	if rec.Cgroup == "" {
@@ -61,15 +62,12 @@ func (rec *record) signalAll(sig syscall.Signal) error {
 	}
 	g, err := cgroups.Open(rec.Cgroup)
 	if errors.Is(err, unix.ENOENT) {
-		return ErrNotRunning
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	if !g.Populated() {
-		return ErrNotRunning
-	}
 	if sig == unix.SIGKILL {
 		return g.Kill()
 	}
