@@ -24,8 +24,8 @@ func TestFaultStateRootFull(t *testing.T) {
 		b := newBundle(t, probeArgs("names"))
 		root := filepath.Join(t.TempDir(), "root")
 		must(t, os.Mkdir(root, 0o700))
-		for _, options := range []string{"size=64k,nr_inodes=1", "size=64k,nr_inodes=2", "size=64k,nr_inodes=4", "size=4k,nr_inodes=100"} {
-			must(t, unix.Mount("small", root, "tmpfs", 0, options))
+		for _, options := range []string{"nr_inodes=1", "nr_inodes=2", "nr_inodes=4", "size=4k"} {
+			must(t, unix.Mount("small", root, "tmpfs", 0, "mode=700,size=64k,"+options))
 			filler, _ := os.Create(filepath.Join(root, "@filler"))
 			filler.Write(make([]byte, 1<<20))
 			filler.Close()
