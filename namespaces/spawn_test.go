@@ -603,29 +603,33 @@ func TestGateEOF(t *testing.T) {
 	noChildren(t)
 }
 
-// Spawn in the middle of garbage collections, allocation and other forks.
+// Spawn in the middle of garbage collections and of other threads' work.
 func TestSpawnUnderLoad(t *testing.T) {
-	bothWays(t, func(t *testing.T) {
-		stop := make(chan struct{})
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			var keep [][]byte
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				keep = append(keep, make([]byte, 10000))
-				if i%100 == 0 {
-					keep = nil
-					goruntime.GC()
-				}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var keep [][]byte
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
 			}
-		}()
-		for range 100 {
-			ch := launch(t, &Config{}, "exit")
+			keep = append(keep, make([]byte, 10000))
+			if i%100 == 0 {
+				keep = nil
+				goruntime.GC()
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	kinds := []uintptr{0}
+	if os.Geteuid() == 0 {
+		kinds = append(kinds, unix.CLONE_NEWUSER, allNew)
+	}
+	bothWays(t, func(t *testing.T) {
+		for i := range 90 {
+			ch := launch(t, config(kinds[i%len(kinds)]), "exit")
 			if _, _, _, err := ch.conn.Recv(soon()); err != io.EOF {
 				t.Fatal(err)
 			}
@@ -633,8 +637,6 @@ func TestSpawnUnderLoad(t *testing.T) {
 				t.Fatalf("wait status %#x", ws)
 			}
 		}
-		close(stop)
-		<-done
 	})
 }
 
