@@ -190,11 +190,11 @@ func checkConsole(proc *specs.Process, o CreateOptions) error {
 			Err:   errors.New("cannot allocate tty if husk will detach without setting console socket"),
 			Hint:  "give --console-socket, or set process.terminal to false",
 		}
-	case !terminal && o.ConsoleSocket != "":
+	case o.ConsoleSocket != "" && (!terminal || o.Terminal != nil):
 		return &Error{
 			Field: "/process/terminal",
 			Err:   errors.New("cannot use console socket if husk will not detach or allocate tty"),
-			Hint:  "drop --console-socket, or set process.terminal to true",
+			Hint:  "drop --console-socket, or set process.terminal to true and detach",
 		}
 	}
 	return nil
@@ -400,11 +400,10 @@ func (c *creation) recordInit() error {
 	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
 		return nil
 	}
-	start, _, err := processStart(c.proc.PID)
-	if err != nil {
+	var err error
+	if c.rec.Init, err = identify(c.proc.PID); err != nil {
 		return err
 	}
-	c.rec.Init = process{PID: c.proc.PID, Start: start}
 	return c.entry.write(c.rec)
 }
 
@@ -575,7 +574,7 @@ func (c *creation) commit(mode byte) error {
 	if err := c.limitLate(); err != nil {
 		return c.diagnose(err)
 	}
-	start, _, err := processStart(c.proc.PID)
+	init, err := identify(c.proc.PID)
 	if err != nil {
 		return c.diagnose(err)
 	}
@@ -585,7 +584,7 @@ func (c *creation) commit(mode byte) error {
 	if err := c.conn.Send(msgGo, []byte{mode}); err != nil {
 		return c.diagnose(err)
 	}
-	c.rec.Init = process{PID: c.proc.PID, Start: start}
+	c.rec.Init = init
 	c.rec.Phase, c.rec.Creator = phaseCreated, process{}
 	return c.entry.write(c.rec)
 }

@@ -16,10 +16,6 @@ import (
 // killPatience is how long killed processes may take to end.
 const killPatience = 10 * time.Second
 
-var errNotDir = unix.ENOTDIR
-
-func itoa(n int) string { return strconv.Itoa(n) }
-
 // Signal sends a signal to the container's init or, if all is set, to every process in
 // its cgroup. OCI runtime-spec, runtime.md, "Kill".
 func (r *Runtime) Signal(id string, sig syscall.Signal, all bool) error {
@@ -43,6 +39,9 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 		return rec.signalAll(sig)
 	}
 	pidfd, err := rec.Init.handle()
+	if err == errForeign {
+		return err
+	}
 	if err != nil {
 		return ErrNotRunning
 	}
@@ -141,7 +140,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	state := rec.hookState(specs.StateStopped)
 	for k, h := range rec.Poststop {
 		if err := runHook(newHookCall(h, state)); err != nil {
-			r.warn(at(pointer("/hooks/poststop", itoa(k)), h.Path, err).Error())
+			r.warn(at(pointer("/hooks/poststop", strconv.Itoa(k)), h.Path, err).Error())
 		}
 	}
 	return e.remove()
@@ -159,7 +158,7 @@ func (rec *record) end() error {
 	if pidfd, err := rec.Init.handle(); err == nil {
 		defer unix.Close(pidfd)
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-		if rec.Cgroup == "" {
+		if rec.Cgroup == "" || !rec.ownsCgroup() {
 			return waitReadable(pidfd, deadline)
 		}
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -69,7 +70,7 @@ func runHook(h *hookCall) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(output)
+	defer dropOutput(output)
 	args := h.args
 	if len(args) == 0 {
 		args = []string{h.path}
@@ -99,8 +100,9 @@ func awaitHook(pid, pidfd int, timeout time.Duration) (status syscall.WaitStatus
 	if timeout > 0 {
 		deadline = time.Now().Add(timeout)
 	}
-	late := waitReadable(pidfd, deadline) != nil
-	if late {
+	waited := waitReadable(pidfd, deadline)
+	late := errors.Is(waited, os.ErrDeadlineExceeded)
+	if waited != nil {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 	}
 	for {
@@ -112,7 +114,15 @@ func awaitHook(pid, pidfd int, timeout time.Duration) (status syscall.WaitStatus
 	if late {
 		return status, fmt.Errorf("killed after its timeout of %s", timeout)
 	}
-	return status, err
+	return status, errors.Join(waited, err)
+}
+
+// dropOutput frees what a hook wrote. A daemon that the hook left behind may hold the
+// file for years, and can write no more to it.
+func dropOutput(fd int) {
+	_ = unix.Ftruncate(fd, 0)
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SHRINK)
+	_ = unix.Close(fd)
 }
 
 func statusText(s syscall.WaitStatus) string {
@@ -124,7 +134,7 @@ func statusText(s syscall.WaitStatus) string {
 
 // memfile returns an anonymous file that holds b, positioned at its start.
 func memfile(name string, b []byte) (int, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}
@@ -154,7 +164,7 @@ func tail(fd int) string {
 }
 
 // waitReadable waits until fd (a pidfd or socket) is readable, without end if the
-// deadline is zero. It polls with raw system calls, which never need a second thread.
+// deadline is zero.
 func waitReadable(fd int, deadline time.Time) error {
 	for {
 		var timeout *unix.Timespec

@@ -9,67 +9,98 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process identifies a process for good: a pid can be reused, but not with the same start time.
+// process identifies a process for good: a pid can be reused, but not with the same
+// start time, and it means nothing in another PID namespace.
 type process struct {
 	PID   int
 	Start uint64 // clock ticks since boot
+	NS    uint64 // inode of the PID namespace in which PID is its number
+}
+
+// errForeign is said of a process whose number is of another PID namespace than ours.
+var errForeign = errors.New("its processes are numbered in another PID namespace")
+
+// identify describes the process pid of our PID namespace, which must be alive.
+func identify(pid int) (process, error) {
+	start, err := processStart(pid)
+	return process{PID: pid, Start: start, NS: pidNamespace()}, err
 }
 
 // self identifies the calling process.
-func self() (process, error) {
-	start, _, err := processStart(os.Getpid())
-	return process{PID: os.Getpid(), Start: start}, err
+func self() (process, error) { return identify(os.Getpid()) }
+
+// pidNamespace returns the inode of our PID namespace.
+func pidNamespace() uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/pid", &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // alive says whether the process still runs: the same one, and not a zombie.
 func (p process) alive() bool {
-	if p.PID <= 0 {
+	fd, err := p.handle()
+	if err != nil {
 		return false
 	}
-	start, state, err := processStart(p.PID)
-	return err == nil && start == p.Start && state != 'Z' && state != 'X'
+	_ = unix.Close(fd)
+	return true
 }
 
-// handle returns a pidfd of the process, or ESRCH. It is opened before the check, so
-// that what was checked is what will be signalled.
+// foreign says whether there is no telling from here.
+func (p process) foreign() bool { return p.PID > 0 && p.NS != pidNamespace() }
+
+// handle returns a pidfd of the process, ESRCH if it has ended, or errForeign. The
+// descriptor is opened before the check, so that what was checked is what will be
+// signalled. A pidfd is readable once all threads have ended, which the state letter of
+// the main thread does not tell.
 func (p process) handle() (int, error) {
 	if p.PID <= 0 {
 		return -1, unix.ESRCH
+	}
+	if p.foreign() {
+		return -1, errForeign
 	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("pidfd_open", err)
 	}
-	if !p.alive() {
-		_ = unix.Close(fd)
-		return -1, unix.ESRCH
+	if start, err := processStart(p.PID); err == nil && start == p.Start && !ended(fd) {
+		return fd, nil
 	}
-	return fd, nil
+	_ = unix.Close(fd)
+	return -1, unix.ESRCH
 }
 
-// processStart reads start time and state of a process from /proc/PID/stat.
-func processStart(pid int) (start uint64, state byte, err error) {
+func ended(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := retry(func() (int, error) { return unix.Poll(fds, 0) })
+	return err == nil && n == 1
+}
+
+// processStart reads the start time of a process from /proc/PID/stat.
+func processStart(pid int) (uint64, error) {
 	fd, err := openPath("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer unix.Close(fd)
 	b, err := readAll(fd, 1<<16)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	return parseStat(b)
 }
 
-// parseStat takes the state (field 3) and the start time (field 22) out of a line of
-// /proc/PID/stat. The command name in parentheses may itself hold anything, even ") S 1 (":
-// only its last parenthesis counts.
-func parseStat(b []byte) (start uint64, state byte, err error) {
+// parseStat takes the start time (field 22) out of a line of /proc/PID/stat. The command
+// name in parentheses may itself hold anything, even ") S 1 (": only its last
+// parenthesis counts.
+func parseStat(b []byte) (start uint64, err error) {
 	s := string(b)
 	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if strings.IndexByte(s, ')') < 0 || len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, 0, errors.New("malformed /proc/PID/stat")
+		return 0, errors.New("malformed /proc/PID/stat")
 	}
-	start, err = strconv.ParseUint(fields[19], 10, 64)
-	return start, fields[0][0], err
+	return strconv.ParseUint(fields[19], 10, 64)
 }

@@ -342,8 +342,8 @@ func (i *initer) ready() error {
 	return nil
 }
 
-// park waits for a start command. A connection that ends without START (a probe, or a
-// start that was killed) changes nothing.
+// park waits for a start command. A connection that ends without START, or before our
+// answer (a start that was killed, or has lost its patience), changes nothing.
 func (i *initer) park() {
 	dropProgram()
 	for {
@@ -356,7 +356,7 @@ func (i *initer) park() {
 		}
 		i.conn = namespaces.FromFD(fd)
 		kind, _, _, err := i.conn.Recv(time.Now().Add(10 * time.Second))
-		if err == nil && kind == msgStart {
+		if err == nil && kind == msgStart && i.conn.Send(msgStarted, nil) == nil {
 			_ = unix.Close(i.listen)
 			return
 		}
@@ -418,9 +418,7 @@ func (i *initer) announce() error {
 	}
 	i.announced = true
 	i.denied = !i.became && i.setgroupsDenied()
-	if err := i.conn.Send(msgExec, nil); err != nil {
-		return err
-	}
+	_ = i.conn.Send(msgExec, nil) // nobody may be listening any more
 	keepOnExec(i.inherit, true)
 	return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 }

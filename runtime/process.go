@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -221,22 +222,18 @@ func candidates(name, path string) []string {
 // environment keeps the last of duplicate variables and adds HOME if it is missing.
 func environment(env []string, home string) []string {
 	out := make([]string, 0, len(env)+1)
-	for k, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
-		last := true
-		for _, later := range env[k+1:] {
-			if len(later) > len(name) && later[len(name)] == '=' && later[:len(name)] == name {
-				last = false
-				break
-			}
-		}
-		if last && !(home != "" && name == "HOME") {
-			out = append(out, kv)
-		}
-	}
 	if home != "" {
 		out = append(out, "HOME="+home)
 	}
+	seen := make(map[string]bool, len(env))
+	for _, kv := range slices.Backward(env) {
+		name, _, _ := strings.Cut(kv, "=")
+		if !seen[name] && !(home != "" && name == "HOME") {
+			out = append(out, kv)
+		}
+		seen[name] = true
+	}
+	slices.Reverse(out)
 	return out
 }
 

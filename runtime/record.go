@@ -62,11 +62,14 @@ func (e *entry) read() (*record, error) {
 		return nil, e.pathError("read", err)
 	}
 	rec, err := decodeRecord(b)
-	if err != nil {
-		return nil, e.pathError("parse", err)
+	if err == nil && (rec.Version != recordVersion || rec.ID != e.id) {
+		err = fmt.Errorf("written by another version of husk (layout %d)", rec.Version)
 	}
-	if rec.Version != recordVersion || rec.ID != e.id {
-		return nil, e.pathError("parse", fmt.Errorf("written by another version of husk (layout %d)", rec.Version))
+	if err != nil {
+		return nil, &Error{
+			Err:  e.pathError("parse", err),
+			Hint: "if nothing of the container is left, remove " + e.root + "/" + e.id + " by hand",
+		}
 	}
 	return rec, nil
 }
@@ -118,7 +121,7 @@ func decodeRecord(b []byte) (*record, error) {
 }
 
 func (p *process) fields() []field {
-	return []field{{"pid", &p.PID}, {"start", &p.Start}}
+	return []field{{"pid", &p.PID}, {"start", &p.Start}, {"ns", &p.NS}}
 }
 
 func (rec *record) encode() []byte {
@@ -151,6 +154,8 @@ func (w *jsonWriter) process(name string, p process) {
 		w.num("pid", p.PID)
 		w.key("start")
 		w.b = strconv.AppendUint(w.b, p.Start, 10)
+		w.key("ns")
+		w.b = strconv.AppendUint(w.b, p.NS, 10)
 	})
 }
 

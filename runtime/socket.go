@@ -68,12 +68,10 @@ func (e *entry) dial() (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	for {
-		err = unix.Connect(fd, e.sockaddr())
-		if err != unix.EINTR {
-			break
-		}
-	}
+	// An init that does not accept must not keep us for ever once its queue is full.
+	tv := unix.NsecToTimeval(int64(startPatience))
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+	err = retryErr(func() error { return unix.Connect(fd, e.sockaddr()) })
 	if err != nil {
 		_ = unix.Close(fd)
 		return -1, &fs.PathError{Op: "connect", Path: e.root + "/" + e.id + "/" + startSock, Err: err}
@@ -94,12 +92,9 @@ func sendFD(socket, data string, fd int) error {
 	if err := connectUnix(s, socket); err != nil {
 		return err
 	}
-	for {
-		err = unix.Sendmsg(s, []byte(data), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return os.NewSyscallError("sendmsg", err)
-		}
-	}
+	return os.NewSyscallError("sendmsg", retryErr(func() error {
+		return unix.Sendmsg(s, []byte(data), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+	}))
 }
 
 // connectUnix connects to a socket whose path may be too long for an address: then the
@@ -113,12 +108,7 @@ func connectUnix(s int, path string) error {
 		defer unix.Close(dir)
 		path = "/proc/self/fd/" + strconv.Itoa(dir) + "/" + filepath.Base(path)
 	}
-	for {
-		err := unix.Connect(s, &unix.SockaddrUnix{Name: path})
-		if err != unix.EINTR {
-			return os.NewSyscallError("connect", err)
-		}
-	}
+	return os.NewSyscallError("connect", retryErr(func() error { return unix.Connect(s, &unix.SockaddrUnix{Name: path}) }))
 }
 
 // writePidFile writes the pid, digits only: engines parse the raw bytes. They may watch

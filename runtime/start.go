@@ -52,7 +52,6 @@ func (r *Runtime) start(id string) error {
 	if err := conn.Send(msgStart, nil); err != nil {
 		return err
 	}
-	_ = unlinkat(e.fd, startSock, 0)
 	if err := awaitExec(conn, rec); err != nil {
 		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, err)
@@ -83,7 +82,7 @@ func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
 }
 
 // awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
-// connection. EOF alone: the init died before.
+// connection, or the init was killed in the moment before it. EOF alone: it died earlier.
 func awaitExec(conn *namespaces.Conn, rec *record) error {
 	deadline := rec.startDeadline()
 	announced := false
@@ -101,6 +100,7 @@ func awaitExec(conn *namespaces.Conn, rec *record) error {
 			}
 		case err != nil:
 			return err
+		case kind == msgStarted:
 		case kind == msgExec:
 			announced = true
 		default:

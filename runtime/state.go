@@ -4,11 +4,13 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // StatusPaused is the status, beside those of the spec, of a container whose cgroup is frozen.
@@ -91,7 +93,7 @@ func (r *Runtime) List() ([]*State, error) {
 		switch s, err := r.state(name); {
 		case err == nil:
 			states = append(states, s)
-		case !errors.Is(err, ErrNotExist) && !errors.Is(err, errNotDir):
+		case !errors.Is(err, ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
 			r.warn(wrap("list", name, err).Error())
 		}
 	}
@@ -111,9 +113,9 @@ func (rec *record) state(e *entry) *State {
 
 func (rec *record) status(e *entry) specs.ContainerState {
 	switch {
-	case rec.Phase == phaseCreating && rec.Creator.alive():
+	case rec.Phase == phaseCreating && e.creating(rec):
 		return specs.StateCreating
-	case rec.Phase == phaseCreating || !rec.Init.alive():
+	case rec.Phase == phaseCreating || !rec.running():
 		return specs.StateStopped
 	case rec.Cgroup != "" && frozen(rec.Cgroup):
 		return StatusPaused
@@ -121,6 +123,25 @@ func (rec *record) status(e *entry) specs.ContainerState {
 		return specs.StateCreated
 	}
 	return specs.StateRunning
+}
+
+// running says whether the init lives. From another PID namespace its number tells
+// nothing, but the cgroup, if there is one, tells whether somebody lives in it.
+func (rec *record) running() bool {
+	if !rec.Init.foreign() {
+		return rec.Init.alive()
+	}
+	g, err := cgroups.Open(rec.Cgroup)
+	if rec.Cgroup == "" || err != nil {
+		return rec.Cgroup == ""
+	}
+	defer g.Close()
+	return g.Populated()
+}
+
+// creating says whether the creator of a record in phase creating is still at it.
+func (e *entry) creating(rec *record) bool {
+	return rec.Creator.alive() || rec.Creator.foreign() && e.locked()
 }
 
 func frozen(path string) bool {
@@ -146,10 +167,10 @@ func owner(uid int) string {
 	if b, err := os.ReadFile("/etc/passwd"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			f := strings.Split(line, ":")
-			if len(f) > 2 && f[2] == itoa(uid) {
+			if len(f) > 2 && f[2] == strconv.Itoa(uid) {
 				return f[0]
 			}
 		}
 	}
-	return itoa(uid)
+	return strconv.Itoa(uid)
 }

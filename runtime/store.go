@@ -55,8 +55,12 @@ type entry struct {
 }
 
 func (e *entry) close() {
-	_ = unix.Close(e.fd)
-	_ = unix.Close(e.rootFD)
+	for _, fd := range []*int{&e.fd, &e.rootFD} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+		}
+		*fd = -1
+	}
 }
 
 const dirFlags = unix.O_DIRECTORY | unix.O_RDONLY
@@ -65,7 +69,7 @@ const dirFlags = unix.O_DIRECTORY | unix.O_RDONLY
 // alone: whoever can put a record there has us run its hooks.
 func (r *Runtime) openRoot(create bool) (int, error) {
 	if create {
-		if err := os.MkdirAll(r.Root, 0o700); err != nil {
+		if err := makeRoot(r.Root); err != nil {
 			return -1, err
 		}
 	}
@@ -78,6 +82,18 @@ func (r *Runtime) openRoot(create bool) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// makeRoot makes the state root if it is missing. That of an ordinary user lies below
+// XDG_RUNTIME_DIR, where only what is sticky is safe from being cleaned up.
+func makeRoot(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil || os.Geteuid() == 0 {
+		return err
+	}
+	return os.Chmod(path, 0o700|os.ModeSticky)
 }
 
 // ours refuses a directory that belongs to somebody else or that others may write to,
@@ -130,7 +146,7 @@ func (r *Runtime) openLocked(id string, patient bool) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if rec, err := e.read(); err == nil && !patient && rec.Phase == phaseCreating && rec.Creator.alive() {
+	if rec, err := e.read(); err == nil && !patient && rec.Phase == phaseCreating && e.creating(rec) {
 		e.close()
 		return nil, fmt.Errorf("the container is still being created by process %d", rec.Creator.PID)
 	}
@@ -196,7 +212,7 @@ func (r *Runtime) takeOver(e *entry) error {
 	if err := ours(e.fd, r.Root+"/"+e.id); err != nil {
 		return err
 	}
-	if rec, err := e.read(); err == nil && (rec.Phase == phaseCreated || rec.Creator.alive()) {
+	if rec, err := e.read(); err == nil && (rec.Phase == phaseCreated || e.creating(rec)) {
 		return ErrExist
 	}
 	if err := e.lock(); err != nil {
@@ -216,6 +232,16 @@ func (r *Runtime) takeOver(e *entry) error {
 		return err
 	}
 	return ErrNotExist // the directory went with it: make a new one
+}
+
+// locked says whether an operation holds the lock.
+func (e *entry) locked() bool {
+	fd, err := openat(e.fd, ".", dirFlags, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
 }
 
 // lock takes the directory's lock, waiting up to lockPatience. ErrNotExist: the

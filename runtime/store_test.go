@@ -205,13 +205,13 @@ func TestLockWaits(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	const tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
 	for _, comm := range []string{"sh", "a) S 1 (", "a b", ")", "\n"} {
-		start, state, err := parseStat([]byte("42 (" + comm + ")" + tail))
-		if err != nil || start != 4711 || state != 'S' {
-			t.Errorf("%q: %d %c %v", comm, start, state, err)
+		start, err := parseStat([]byte("42 (" + comm + ")" + tail))
+		if err != nil || start != 4711 {
+			t.Errorf("%q: %d %v", comm, start, err)
 		}
 	}
 	for _, text := range []string{"", "42", "42 (sh", "42 (sh) S 1", "42 (sh) SS" + tail} {
-		if _, _, err := parseStat([]byte(text)); err == nil {
+		if _, err := parseStat([]byte(text)); err == nil {
 			t.Errorf("%q was accepted", text)
 		}
 	}
@@ -221,7 +221,7 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("42 (a) S 1 () S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"))
 	f.Add([]byte(")"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _, _ = parseStat(b)
+		_, _ = parseStat(b)
 	})
 }
 
@@ -235,9 +235,15 @@ func TestSelfIsAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Close(fd)
-	me.Start--
-	if _, err := me.handle(); err != unix.ESRCH {
+	other := me
+	other.Start--
+	if _, err := other.handle(); err != unix.ESRCH {
 		t.Errorf("a reused pid: %v", err)
+	}
+	other = me
+	other.NS++
+	if _, err := other.handle(); err != errForeign || other.alive() || !other.foreign() {
+		t.Errorf("a number of another PID namespace: %v", err)
 	}
 	if (process{}).alive() {
 		t.Error("pid 0 lives")
@@ -248,7 +254,7 @@ func TestRecordSurvives(t *testing.T) {
 	seconds := 5
 	want := &record{
 		Version: recordVersion, OCIVersion: "1.3.0", ID: "a", Phase: phaseCreated,
-		Creator: process{1, 2}, Init: process{3, 1 << 60}, Bundle: "/b\"\n\x00", Rootfs: "/r",
+		Creator: process{1, 2, 3}, Init: process{3, 1 << 60, 1 << 40}, Bundle: "/b\"\n\x00", Rootfs: "/r",
 		Created: time.Unix(1, 5).UTC(), Owner: 1000, Annotations: map[string]string{"k": "v", "": "ü"},
 		Cgroup: "/c", CgroupMade: []string{"/c", "/c/d"}, NoProcess: true, StartHooks: []int{0, 7},
 		Poststart: []specs.Hook{{Path: "/h", Args: []string{"a", ""}, Env: []string{"A=b"}, Timeout: &seconds}, {Path: "/i"}},

@@ -15,6 +15,7 @@ import (
 //	init → parent   READY  with the pty master, if there is one
 //	parent → init   GO     committed: park until start, or start at once
 //	start → init    START  on a connection of its own
+//	init → start    STARTED nobody else can start it any more
 //	init → start    EXEC   execve is next: EOF after it means that it succeeded
 //
 // namespaces.KindError may come instead of any answer.
@@ -25,6 +26,7 @@ const (
 	msgReady
 	msgGo
 	msgStart
+	msgStarted
 	msgExec
 )
 
