@@ -84,6 +84,13 @@ func probe(mode string) {
 		c.Send(1, []byte(tryLoopback()))
 	case "nofile":
 		nofile(c)
+	case "root":
+		var names []string
+		for _, e := range must(os.ReadDir("/")) {
+			names = append(names, e.Name())
+		}
+		c.Send(1, []byte(strings.Join(names, " ")+" in "+must(os.Getwd())))
+		c.Recv(time.Time{})
 	case "inherit":
 		inherit(c)
 	default:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strconv"
@@ -273,6 +274,43 @@ func TestJoin(t *testing.T) {
 		}
 	})
 	noStrays(t)
+}
+
+// Where a PID namespace is joined, its processes see a child that has no way
+// to the host's files from its first moment.
+func TestRoot(t *testing.T) {
+	needRoot(t)
+	holder := launch(t, config(unix.CLONE_NEWPID), "report")
+	holder.facts(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/marker", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// 100000 of the user namespace is nobody here.
+	for path := dir; path != "/tmp" && path != "/"; path = filepath.Dir(path) {
+		os.Chmod(path, 0o755)
+	}
+	for _, create := range []uintptr{unix.CLONE_NEWNS, unix.CLONE_NEWNS | unix.CLONE_NEWUSER | unix.CLONE_NEWNET} {
+		c := config(create)
+		c.Root = must(unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+		c.Join = []Join{{unix.CLONE_NEWPID, int(holder.FD.Fd())}}
+		ch := launch(t, c, "root")
+		unix.Close(c.Root)
+		_, payload, _, err := ch.conn.Recv(soon())
+		if err != nil || string(payload) != "marker in /" {
+			t.Errorf("%s: the root holds %q, %v", typeNames(create), payload, err)
+		}
+		mounts := string(must(os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", ch.PID))))
+		if n := strings.Count(mounts, "\n"); n != 1 {
+			t.Errorf("%s: %d mounts:\n%s", typeNames(create), n, mounts)
+		}
+		if ws := ch.end(); ws != 0 {
+			t.Errorf("wait status %#x", ws)
+		}
+	}
+	if _, err := tryLaunch(t, &Config{Root: 1}, "root"); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a root without a mount namespace: %v", err)
+	}
 }
 
 func TestJoinFailures(t *testing.T) {
