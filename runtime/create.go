@@ -163,8 +163,8 @@ func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
 	return seccomp.Load(r.Root, profile, r.Seccomp)
 }
 
-// Plan compiles the plan that Create would carry out, and touches nothing: it does not
-// even fill the cache of filters.
+// Plan compiles the plan that Create would carry out for a container called after its
+// bundle, and touches nothing: it does not even fill the cache of filters.
 func (r *Runtime) Plan(bundle string) (*Plan, error) {
 	plan, err := r.dryPlan(bundle)
 	return plan, wrap("plan", "", err)
@@ -175,7 +175,7 @@ func (r *Runtime) dryPlan(bundle string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Compile(config, "ID", PlanOptions{
+	return Compile(config, filepath.Base(config.Bundle), PlanOptions{
 		Filter: func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) },
 	})
 }
@@ -388,6 +388,9 @@ func (c *creation) prepare() error {
 	if proc == nil {
 		return nil
 	}
+	if err := c.delegate(proc); err != nil {
+		return err
+	}
 	if err := setOOMScore(c.proc.PID, proc.OOMScoreAdj); err != nil {
 		return err
 	}
@@ -422,6 +425,33 @@ func (c *creation) limit() error {
 		return nil
 	}
 	return fieldError(err)
+}
+
+// delegate gives the cgroup to the container's user if the container may manage it: in
+// a cgroup namespace of its own with the hierarchy mounted writable (runtime-spec,
+// config-linux.md, "Cgroup ownership").
+func (c *creation) delegate(proc *specs.Process) error {
+	if c.group == nil || !c.plan.isNew(unix.CLONE_NEWCGROUP) {
+		return nil
+	}
+	k := slices.IndexFunc(c.config.Spec.Mounts, func(m specs.Mount) bool {
+		return (m.Type == "cgroup" || m.Type == "cgroup2") && m.Destination == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
+	})
+	uid, mapped := hostID(proc.User.UID, c.plan.Spawn.UIDMaps)
+	if k < 0 || !mapped || uid == os.Geteuid() {
+		return nil
+	}
+	return at(pointer("/mounts", strconv.Itoa(k)), "/sys/fs/cgroup", c.group.Delegate(uid))
+}
+
+// hostID maps an id of the container to the host's. Without maps they are the same.
+func hostID(id uint32, maps []specs.LinuxIDMapping) (int, bool) {
+	for _, m := range maps {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return int(m.HostID + id - m.ContainerID), true
+		}
+	}
+	return int(id), len(maps) == 0
 }
 
 // limitLate applies those that might: the child is parked now and needs no more.

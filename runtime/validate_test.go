@@ -449,7 +449,7 @@ func TestFeatures(t *testing.T) {
 	if !slices.Equal(l.Namespaces, []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}) {
 		t.Error(l.Namespaces)
 	}
-	if len(l.Capabilities) != 41 || len(l.Seccomp.Actions) != 9 || len(l.Seccomp.Operators) != 7 || len(l.Seccomp.Archs) != 23 {
+	if len(l.Capabilities) != 41 || len(l.Seccomp.Actions) != 8 || len(l.Seccomp.Operators) != 7 || len(l.Seccomp.Archs) != 23 {
 		t.Errorf("%d capabilities, %+v", len(l.Capabilities), l.Seccomp)
 	}
 	if !*l.Cgroup.V2 || *l.Cgroup.V1 || *l.MountExtensions.IDMap.Enabled != canIDMap() || !*l.Seccomp.Enabled {

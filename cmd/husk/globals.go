@@ -17,7 +17,7 @@ func (a *app) globals(fs *flag.FlagSet) *bool {
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.StringVar(&a.root, "root", "", "`directory` for the state of containers (default "+defaultRoot()+")")
 	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "let systemd manage the cgroup (not built yet: an error)")
-	fs.StringVar(&a.rootless, "rootless", "auto", "tolerate what an ordinary user cannot do: `when` true, false or auto")
+	fs.StringVar(&a.rootless, "rootless", "auto", "accepted for compatibility: husk sees for itself what it may do; `when` is true, false or auto")
 	version := fs.Bool("version", false, "print the version")
 	short(fs, "v", "version")
 	return version
