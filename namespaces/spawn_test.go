@@ -482,7 +482,6 @@ func inherit(c *Conn) {
 
 // What the caller ignores or blocks does not reach the container.
 func TestSignals(t *testing.T) {
-
 	var old unix.Sigset_t
 	block := unix.Sigset_t{Val: [16]uint64{1<<(unix.SIGTERM-1) | 1<<(unix.SIGUSR1-1)}}
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
@@ -655,6 +654,7 @@ func TestSpawnUnderLoad(t *testing.T) {
 			}
 			keep = append(keep, make([]byte, 10000))
 			if i%100 == 0 {
+				goruntime.KeepAlive(keep)
 				keep = nil
 				goruntime.GC()
 			}

@@ -94,7 +94,11 @@ func setCaps(effective, permit, inheritable int64) error {
 		{Effective: uint32(effective), Permitted: uint32(permit), Inheritable: uint32(inheritable)},
 		{Effective: uint32(effective >> 32), Permitted: uint32(permit >> 32), Inheritable: uint32(inheritable >> 32)},
 	}
-	return unix.Capset(&hdr, &data[0])
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return err
+	}
+	// An init without a uid 0 in its user namespace came to its capabilities this way.
+	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
 
 // dropBounding drops every capability that keep does not hold from the bounding set.

@@ -589,7 +589,8 @@ func TestMistakes(t *testing.T) {
 		p           *specs.LinuxSeccomp
 	}{
 		{"contradiction", "/linux/seccomp/syscalls/1/names/0", &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
-			errnoRule(2, args(arg(0, specs.OpEqualTo, 1)), "write"), errnoRule(3, args(arg(0, specs.OpEqualTo, 1)), "write")}}},
+			errnoRule(2, args(arg(0, specs.OpEqualTo, 1)), "write"), errnoRule(3, args(arg(0, specs.OpEqualTo, 1)), "write"),
+		}}},
 		{"byte order", "/linux/seccomp/architectures/1", &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchS390X}}},
 		{"check", "/linux/seccomp/defaultAction", &specs.LinuxSeccomp{}},
 		{"too long", "/linux/seccomp/syscalls", tooLong()},
