@@ -14,7 +14,6 @@ func cloneShared(args *cloneArgs, size uintptr, h *half) (pid, errno uintptr)
 // runShared is called by the child of cloneShared.
 //
 //lint:ignore U1000 the assembly calls it
-//
 //go:nosplit
 //go:norace
 func runShared(h *half) { h.run() }
