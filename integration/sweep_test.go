@@ -31,7 +31,7 @@ func sweepTime() time.Duration {
 	if testing.Short() {
 		return 2 * time.Second
 	}
-	return 12 * time.Second
+	return 18 * time.Second
 }
 
 // A victim is whose system calls are counted.
