@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,18 @@ func (g *Group) Close() {
 		closeFD(g.fd)
 		g.fd = -1
 	}
+}
+
+// Add moves the process into the group. It takes some 10 ms (the kernel waits for an
+// RCU grace period) where to be born there costs nothing, but it also works in a group
+// into which a process cannot be born since it, or the caller's, was killed once: from
+// Linux 6.14 on, cgroup_css_set_fork() takes kill_seq of the caller's cgroup, and
+// cgroup_post_fork() kills the child if that of its own differs.
+func (g *Group) Add(pid int) error {
+	if err := write(g.fd, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+		return &fs.PathError{Op: "add a process to cgroup", Path: g.path, Err: err}
+	}
+	return nil
 }
 
 // Missing lists the directories that [Create] would make for path, outermost

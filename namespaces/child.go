@@ -65,6 +65,7 @@ type half struct {
 	late      uintptr // unshared by the last process
 	maps      bool    // wait at the gate: id maps
 	offsets   bool    // wait at the gate: time offsets
+	place     bool    // wait at the gate: be moved into the cgroup
 	ids       bool    // become root of the user namespace
 
 	root         uintptr // detached mount to pivot into before the second process, 0: none
@@ -223,12 +224,13 @@ func (h *half) unshare(flags uintptr, text string) {
 	}
 }
 
-// passGate waits until the parent has written our id maps and time offsets.
+// passGate waits until the parent has moved us into our cgroup, and written our id
+// maps and time offsets.
 //
 //go:nosplit
 //go:norace
 func (h *half) passGate() {
-	if !h.maps && !h.offsets {
+	if !h.maps && !h.offsets && !h.place {
 		return
 	}
 	hide := len(h.joins) > 0

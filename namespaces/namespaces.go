@@ -36,6 +36,12 @@ type Config struct {
 	// into, -1 to inherit.
 	Cgroup int
 
+	// Place, if given, moves the child with this pid into a cgroup before it goes on,
+	// and before its cgroup namespace is made. It takes longer than to be born there,
+	// but Linux 6.14 and later kill at birth, for ever, what clone3 puts into a cgroup
+	// when cgroup.kill was once written to that one or to the caller's. See ErrKilled.
+	Place func(pid int) error
+
 	// Root is a detached mount that becomes "/" of the new mount namespace before
 	// a joined PID namespace is entered, whose processes could otherwise reach
 	// the host's files through /proc/PID/root. 0: the child does that itself.
@@ -53,6 +59,10 @@ type Config struct {
 	// caller, in order that the other end notices the child's death.
 	Child *Conn
 }
+
+// ErrKilled says that somebody, or the kernel, killed the child with SIGKILL before
+// [Spawn] was done with it. Later it is only seen by who reaps the child.
+var ErrKilled = errors.New("the child was killed before it had entered its namespaces")
 
 // Process is a child that Spawn made. Whoever called Spawn has to reap it, for
 // example with waitid(P_PIDFD).
@@ -142,6 +152,8 @@ func (c *Config) check() error {
 		return errors.New("incomplete configuration")
 	case len(c.UIDMaps)+len(c.GIDMaps) > 0 && c.New&unix.CLONE_NEWUSER == 0:
 		return fmt.Errorf("id mappings without a new user namespace: %w", unix.EINVAL)
+	case c.Place != nil && c.Cgroup >= 0:
+		return fmt.Errorf("a cgroup to be born in and another one to be moved to: %w", unix.EINVAL)
 	case c.Root != 0 && c.New&unix.CLONE_NEWNS == 0:
 		return fmt.Errorf("a root without a new mount namespace: %w", unix.EINVAL)
 	case len(c.TimeOffsets) > 0 && c.New&unix.CLONE_NEWTIME == 0:

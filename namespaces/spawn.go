@@ -30,7 +30,7 @@ const bootWait = 30 * time.Second
 
 // What the two ends of the boot socket say to each other.
 const (
-	bootGate byte = iota + 1 // child: write my maps and offsets; parent: done
+	bootGate byte = iota + 1 // child: place me, write my maps and offsets; parent: done
 	bootPID                  // child: this is the real child (+pidfd)
 )
 
@@ -82,7 +82,7 @@ func (c *Config) spawn() (*Process, error) {
 func prepare(c *Config) (*half, *Conn, error) {
 	h := &half{
 		conn: uintptr(c.Child.fd), target: uintptr(3 + c.Inherit), exe: c.Exe.Fd(), boot: -1,
-		maps: c.New&unix.CLONE_NEWUSER != 0 && len(c.UIDMaps)+len(c.GIDMaps) > 0,
+		maps: c.New&unix.CLONE_NEWUSER != 0 && len(c.UIDMaps)+len(c.GIDMaps) > 0, place: c.Place != nil,
 	}
 	h.setJoins(c.Join)
 	h.setFlags(c)
@@ -98,7 +98,7 @@ func prepare(c *Config) (*half, *Conn, error) {
 		h.args.cgroup = uint64(c.Cgroup)
 	}
 	var boot *Conn
-	if h.maps || h.stages {
+	if h.maps || h.place || h.stages {
 		ours, theirs, err := Pair()
 		if err != nil {
 			return nil, nil, err
@@ -194,9 +194,10 @@ func (h *half) setGaps(inherit int) {
 //   - the time namespace is new, since the kernel's clock page is then mapped
 //     for a whole address space at once;
 //   - a user namespace is new and we are not root: the child's change of ids
-//     makes the memory non-dumpable, and so our own /proc files root's.
+//     makes the memory non-dumpable, and so our own /proc files root's;
+//   - the child is to be placed: too rare to have the caller's code run beside it.
 func (h *half) setMemory(c *Config) {
-	if !canShare || len(h.joins) > 0 || c.New&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() {
+	if !canShare || h.place || len(h.joins) > 0 || c.New&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() {
 		return
 	}
 	h.shared = true
@@ -248,9 +249,8 @@ func (h *half) fork() (uintptr, syscall.Errno) {
 func (c *Config) attend(p *Process, boot *Conn, h *half) (child *Process, err error) {
 	defer func() {
 		if err != nil {
-			_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
-		}
-		if child != p {
+			err = p.abandon(boot, err)
+		} else if child != p {
 			p.reap() // the first of two ends by itself
 		}
 	}()
@@ -265,7 +265,7 @@ func (c *Config) attend(p *Process, boot *Conn, h *half) (child *Process, err er
 		case err == io.EOF && !h.stages:
 			return p, nil
 		case err == io.EOF:
-			err = errors.New("the child was killed before it had entered its namespaces")
+			err = errors.New("the child ended before it had entered its namespaces")
 		case err != nil:
 		case kind == bootGate:
 			err = c.open(p.PID, boot)
@@ -289,10 +289,14 @@ func failure(payload []byte) error {
 	return fmt.Errorf("%s: %w", text, errno)
 }
 
-// open writes what the child cannot write itself and lets it pass the gate.
+// open does what the child cannot do itself and lets it pass the gate. A second
+// process inherits the cgroup of the first, which cloned it.
 func (c *Config) open(pid int, boot *Conn) error {
 	var err error
-	if c.New&unix.CLONE_NEWUSER != 0 {
+	if c.Place != nil {
+		err = c.Place(pid)
+	}
+	if err == nil && c.New&unix.CLONE_NEWUSER != 0 {
 		err = c.writeMaps(pid)
 	}
 	if err == nil && len(c.TimeOffsets) > 0 {
@@ -307,9 +311,28 @@ func (c *Config) open(pid int, boot *Conn) error {
 	return err
 }
 
+// abandon ends the first process after err, and returns [ErrKilled] if somebody else
+// did: all that failed then failed for that. So it must not be killed by us as long as
+// it may be ending by itself, as it does when the conversation is over.
+func (p *Process) abandon(boot *Conn, err error) error {
+	boot.Close()
+	second := unix.NsecToTimespec(int64(time.Second))
+	n, _ := retry(func() (int, error) {
+		return poll(&unix.PollFd{Fd: int32(p.FD.Fd()), Events: unix.POLLIN}, &second, false)
+	})
+	if n <= 0 {
+		_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
+	}
+	if status := p.reap(); n > 0 && status.Signaled() && status.Signal() == unix.SIGKILL {
+		return ErrKilled
+	}
+	return err
+}
+
 // reap waits for the end of a child that the caller will never hear of.
-func (p *Process) reap() {
+func (p *Process) reap() (status unix.WaitStatus) {
 	// ECHILD: somebody else has waited for it, or SIGCHLD is ignored. Fine.
-	_, _ = retry(func() (int, error) { return unix.Wait4(p.PID, nil, unix.WALL, nil) })
+	_, _ = retry(func() (int, error) { return unix.Wait4(p.PID, &status, unix.WALL, nil) })
 	p.FD.Close()
+	return status
 }

@@ -233,6 +233,14 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.makeGroup(); err != nil {
 		return err
 	}
+	if err = c.boot(start); c.stillborn(err) {
+		err = c.bootPlaced(start)
+	}
+	return err
+}
+
+// boot starts the init and serves it until it is READY.
+func (c *creation) boot(start bool) (err error) {
 	if err = c.spawn(); err != nil {
 		return err
 	}
@@ -332,7 +340,7 @@ func (c *creation) spawn() (err error) {
 		return err
 	}
 	s.Child, s.Cgroup = c.child, -1
-	if c.group != nil {
+	if c.group != nil && s.Place == nil {
 		s.Cgroup = c.group.FD()
 	}
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}

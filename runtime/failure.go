@@ -16,6 +16,7 @@ import (
 // ending is how the init ended, once it was reaped.
 type ending struct {
 	reaped bool
+	forked bool // it did not even execute husk
 	info   siginfo
 }
 
@@ -26,6 +27,7 @@ func (c *creation) reap() {
 	}
 	c.end.reaped = true
 	_ = waitReadable(int(c.proc.FD.Fd()), time.Now().Add(patience))
+	c.end.forked = onlyForked(c.proc.PID)
 	c.end.info, _ = waitPidfd(int(c.proc.FD.Fd()))
 }
 

@@ -1,0 +1,70 @@
+package runtime
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// This file deals with cgroups into which no process can be born. Linux counts in
+// kill_seq how often cgroup.kill was written, in order to kill what is just being
+// forked. Since 6.14 clone3(CLONE_INTO_CGROUP) compares the wrong two:
+// cgroup_css_set_fork() takes kill_seq of the caller's cgroup, cgroup_post_fork() that
+// of the child's. Once either was killed, by us or by an engine or by systemd, all such
+// children are dead on arrival. The count cannot be read, so one has to try.
+
+// stillborn says whether boot failed because the init was killed before it executed.
+// It does not ask whether the kernel did that for want of memory: memory.events of a
+// group that existed before counts older kills as well, and a second init would
+// die the same way and be diagnosed then.
+func (c *creation) stillborn(err error) bool {
+	if err == nil || c.group == nil {
+		return false
+	}
+	if c.proc == nil {
+		return errors.Is(err, namespaces.ErrKilled)
+	}
+	// Whatever else failed may have failed because of its death, which takes a moment.
+	if waitReadable(int(c.proc.FD.Fd()), time.Now().Add(time.Millisecond)) != nil {
+		return false
+	}
+	c.reap()
+	return c.end.forked && c.end.info.signal == int(unix.SIGKILL)
+}
+
+// bootPlaced boots once more, with an init that is born in our cgroup and moved.
+func (c *creation) bootPlaced(start bool) error {
+	_ = c.conn.Close()
+	if c.proc != nil {
+		_ = c.proc.FD.Close()
+	}
+	c.proc, c.end = nil, ending{}
+	// Bound, if the first init died late enough to be sent it.
+	_ = unlinkat(c.entry.fd, startSock, 0)
+	c.sealed = seal()
+	c.plan.Spawn.Join, c.plan.Spawn.Place = nil, c.group.Add
+	return c.boot(start)
+}
+
+// onlyForked says whether a process that is not reaped yet never called execve.
+func onlyForked(pid int) bool {
+	fd, err := openPath("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	b, _ := readAll(fd, 1<<16)
+	s := string(b)
+	// Field 9 of proc_pid_stat(5), flags; the name in parentheses is field 2.
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(fields) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 32)
+	const forkNoExec = 0x40 // PF_FORKNOEXEC
+	return err == nil && flags&forkNoExec != 0
+}
