@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
@@ -422,6 +423,50 @@ func TestAttackParkedInit(t *testing.T) {
 			}
 		}
 		b.must("delete", "-f", "c1")
+	})
+}
+
+// CVE-2016-9962, CVE-2020-14300: a process that joins a container carries nothing
+// that root in there could reach before the payload runs. Root with CAP_SYS_PTRACE
+// of the initial user namespace is beyond that: it may trace whom it sees.
+func TestAttackJoin(t *testing.T) {
+	box(t, func(t *testing.T) {
+		all := []string{"CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SETUID"}
+		caps := &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+		seconds := int(raceTime() / time.Second)
+		pod := newBundle(t, func(s *specs.Spec) {
+			s.Process.Args = []string{"/probe", "leak", itoa(seconds)}
+			s.Process.Capabilities = caps
+		})
+		watcher := exec.Command(runtimePath(), "run", "-b", pod.dir, "pod")
+		var out bytes.Buffer
+		watcher.Stdout = &out
+		must(t, watcher.Start())
+		pod.waitFor("pod", specs.StateRunning)
+		s, _ := pod.state("pod")
+		b := newBundle(t, func(c *specs.Spec) {
+			for i, n := range c.Linux.Namespaces {
+				if n.Type != specs.MountNamespace {
+					kind := map[specs.LinuxNamespaceType]string{"network": "net"}[n.Type]
+					c.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/%s", s.Pid, cmp.Or(kind, string(n.Type)))
+				}
+			}
+			c.Hostname = ""
+			c.Process.Capabilities = caps
+			c.Process.Args = []string{"/bin/true"}
+		})
+		runs := 0
+		for end := time.Now().Add(time.Duration(seconds)*time.Second - 300*time.Millisecond); time.Now().Before(end); runs++ {
+			if r := b.husk("run", "c1"); r.code != 0 {
+				t.Fatal(r.stderr)
+			}
+		}
+		watcher.Wait()
+		f := parseFacts(out.String())
+		if f.one("seen") == "0" || f.one("reached") != "0" || f.one("attached") != "0" {
+			t.Errorf("of %d runs: seen %s, reached %s, attached %s", runs, f.one("seen"), f.one("reached"), f.one("attached"))
+		}
+		t.Logf("%d runs, seen %s times", runs, f.one("seen"))
 	})
 }
 

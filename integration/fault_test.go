@@ -361,6 +361,14 @@ func TestFaultStoppedInit(t *testing.T) {
 			t.Error("start of a stopped init succeeds")
 		}
 		t.Logf("gave up after %v: %s", time.Since(start), r.stderr)
+		// What start gave up does not happen behind its back later on.
+		unix.Kill(s.Pid, unix.SIGCONT)
+		time.Sleep(200 * time.Millisecond)
+		if now, _ := b.state("c1"); now.Status == specs.StateRunning {
+			t.Error("the process runs after all")
+		} else if now.Status == specs.StateCreated {
+			b.must("start", "c1")
+		}
 		b.must("delete", "-f", "c1")
 	})
 }

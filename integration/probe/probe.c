@@ -13,7 +13,7 @@
 //	probe bomb N              keep N processes forking and dying
 //	probe nest DIR DEPTH      make DEPTH nested cgroups, a process in each
 //	probe sys NAME            one system call by name: ok or errno
-//	probe leak SECONDS        look at every other process's descriptors
+//	probe leak SECONDS        try to reach into every other process
 //	probe echo                copy terminal input back, report SIGWINCH
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -537,12 +537,61 @@ static int call(const char *name)
 	return 0;
 }
 
-// leak polls the descriptors of every process but itself and PID 1's children of
-// its own making: what a process that has just joined shows is a way out.
+// reach counts the descriptors of a process that can be followed, but for the
+// standard ones, which are all that a payload has.
+static int reach(int pid)
+{
+	char path[600], target[4096];
+	struct dirent *e;
+	int n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%d/fd", pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof path, "/proc/%d/fd/%s", pid, e->d_name);
+		if (atoi(e->d_name) > 2 && readlink(path, target, sizeof target - 1) > 0)
+			n++;
+	}
+	if (d)
+		closedir(d);
+	return n;
+}
+
+// ours says whether a process runs a program of the test's own.
+static int ours(int pid)
+{
+	char path[64], exe[4096];
+	ssize_t n;
+
+	snprintf(path, sizeof path, "/proc/%d/exe", pid);
+	n = readlink(path, exe, sizeof exe - 1);
+	exe[n < 0 ? 0 : n] = 0;
+	return !strcmp(exe, "/probe") || !strcmp(exe, "/bin/busybox");
+}
+
+// grab says whether a process can be traced while it is not yet the payload. It
+// is stopped for the look, so that it does not become the payload meanwhile.
+static int grab(int pid)
+{
+	int status, early;
+
+	if (ptrace(PTRACE_SEIZE, pid, 0, 0))
+		return 0;
+	ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+	if (waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status))
+		return 0;
+	early = !ours(pid);
+	ptrace(PTRACE_DETACH, pid, 0, 0);
+	return early;
+}
+
+// leak tries to reach into every other process: what one that has just joined
+// shows is a way out.
 static int leak(int seconds)
 {
 	time_t end = time(NULL) + seconds;
-	int seen = 0, attached = 0;
+	int seen = 0, reached = 0, attached = 0;
 
 	puts("ready");
 	fflush(stdout);
@@ -551,29 +600,18 @@ static int leak(int seconds)
 		struct dirent *e;
 
 		while (d && (e = readdir(d))) {
-			char path[300], exe[4096];
 			int pid = atoi(e->d_name);
-			ssize_t n;
 
-			if (pid <= 0 || pid == getpid())
+			if (pid <= 0 || pid == getpid() || ours(pid))
 				continue;
-			snprintf(path, sizeof path, "/proc/%d/exe", pid);
-			n = readlink(path, exe, sizeof exe - 1);
-			if (n < 0)
-				continue;
-			exe[n] = 0;
-			if (!strcmp(exe, "/probe") || !strcmp(exe, "/bin/busybox"))
-				continue;
-			snprintf(path, sizeof path, "/proc/%d/fd", pid);
-			if (!access(path, R_OK))
-				printf("leak %s %s\n", path, exe), seen++;
-			if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0)
-				attached++;
+			seen++;
+			reached += reach(pid) > 0;
+			attached += grab(pid);
 		}
 		if (d)
 			closedir(d);
 	}
-	printf("leaks %d\nattached %d\n", seen, attached);
+	printf("seen %d\nreached %d\nattached %d\n", seen, reached, attached);
 	return 0;
 }
 
