@@ -435,7 +435,7 @@ func TestAttackJoin(t *testing.T) {
 		caps := &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
 		seconds := int(raceTime() / time.Second)
 		pod := newBundle(t, func(s *specs.Spec) {
-			s.Process.Args = []string{"/probe", "leak", itoa(seconds)}
+			s.Process.Args = []string{"/probe", "leak", itoa(seconds + 2)} // in whole seconds, and outliving the others
 			s.Process.Capabilities = caps
 		})
 		watcher := exec.Command(runtimePath(), "run", "-b", pod.dir, "pod")
@@ -456,7 +456,7 @@ func TestAttackJoin(t *testing.T) {
 			c.Process.Args = []string{"/bin/true"}
 		})
 		runs := 0
-		for end := time.Now().Add(time.Duration(seconds)*time.Second - 300*time.Millisecond); time.Now().Before(end); runs++ {
+		for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); runs++ {
 			if r := b.husk("run", "c1"); r.code != 0 {
 				t.Fatal(r.stderr)
 			}
