@@ -89,7 +89,7 @@ func FuzzInRoot(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text, p string) {
 		if strings.ContainsRune(p, 0) || len(p) > 300 || len(text) > 1000 {
-			t.Skip()
+			return
 		}
 		dir := t.TempDir()
 		inside := filepath.Join(dir, "root")
