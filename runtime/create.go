@@ -386,7 +386,7 @@ func (c *creation) prepare() error {
 	if err := c.limit(); err != nil {
 		return err
 	}
-	if err := c.recordInit(); err != nil {
+	if err := c.recordInit(c.proc.PID); err != nil {
 		return err
 	}
 	if err := c.checkJoinedMaps(); err != nil {
@@ -407,12 +407,12 @@ func (c *creation) prepare() error {
 
 // recordInit adds the init to the record where a cgroup of the container's own would
 // not lead to it, should we die between GO and the final record.
-func (c *creation) recordInit() error {
+func (c *creation) recordInit(pid int) error {
 	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
 		return nil
 	}
 	var err error
-	if c.rec.Init, err = identify(c.proc.PID); err != nil {
+	if c.rec.Init, err = identify(pid); err != nil {
 		return err
 	}
 	return c.entry.write(c.rec)

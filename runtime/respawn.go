@@ -46,8 +46,17 @@ func (c *creation) bootPlaced(start bool) error {
 	// Bound, if the first init died late enough to be sent it.
 	_ = unlinkat(c.entry.fd, startSock, 0)
 	c.sealed = seal()
-	c.plan.Spawn.Join, c.plan.Spawn.Place = nil, c.group.Add
+	c.plan.Spawn.Join, c.plan.Spawn.Place = nil, c.place
 	return c.boot(start)
+}
+
+// place moves the init into its group once the record leads to it: otherwise, should we
+// die meanwhile, the next command might find it dying in a group that is not ours.
+func (c *creation) place(pid int) error {
+	if err := c.recordInit(pid); err != nil {
+		return err
+	}
+	return c.group.Add(pid)
 }
 
 // onlyForked says whether a process that is not reaped yet never called execve.
