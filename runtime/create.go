@@ -72,24 +72,6 @@ type creation struct {
 	child  *namespaces.Conn
 	proc   *namespaces.Process
 	end    ending // of the init, once reaped
-	sealed <-chan sealed
-}
-
-// sealed is our program in a form that the container cannot write to. It takes a
-// quarter of a millisecond to make and touches nothing, so it is made while the
-// config is read.
-type sealed struct {
-	file *os.File
-	err  error
-}
-
-func seal() <-chan sealed {
-	done := make(chan sealed, 1)
-	go func() {
-		exe, err := namespaces.Sealed()
-		done <- sealed{exe, err}
-	}()
-	return done
 }
 
 // create does everything up to READY. On error nothing is left.
@@ -98,7 +80,6 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	c.sealed = seal()
 	if c.config, err = r.load(bundle); err != nil {
 		return nil, err
 	}
@@ -330,11 +311,9 @@ func (c *creation) spawn() (err error) {
 	if s.Root = root; root > 0 {
 		defer unix.Close(root)
 	}
-	exe := <-c.sealed
-	if exe.err != nil {
-		return exe.err
+	if s.Exe, err = namespaces.Sealed(); err != nil {
+		return err
 	}
-	s.Exe = exe.file
 	defer s.Exe.Close()
 	if c.conn, c.child, err = namespaces.Pair(); err != nil {
 		return err

@@ -45,7 +45,6 @@ func (c *creation) bootPlaced(start bool) error {
 	c.proc, c.end = nil, ending{}
 	// Bound, if the first init died late enough to be sent it.
 	_ = unlinkat(c.entry.fd, startSock, 0)
-	c.sealed = seal()
 	c.plan.Spawn.Join, c.plan.Spawn.Place = nil, c.place
 	return c.boot(start)
 }
