@@ -492,14 +492,26 @@ func TestSysctl(t *testing.T) {
 
 func TestSysctlPath(t *testing.T) {
 	for name, want := range map[string]string{
-		"kernel.shmmax":                    "sys/kernel/shmmax",
-		"net/ipv4/conf/eth0.1/arp_ignore":  "sys/net/ipv4/conf/eth0.1/arp_ignore",
-		"net.ipv4.conf.eth0/1.arp_ignore":  "sys/net/ipv4/conf/eth0.1/arp_ignore",
-		"net.ipv4.conf.../../x.arp_ignore": "",
-		"net.":                             "", ".net": "", "/net": "", "net//x": "", "": "", "net/./x": "",
+		"net.ipv4.ip_forward":                "net/ipv4/ip_forward",
+		"net/ipv4/ip_forward":                "net/ipv4/ip_forward",
+		"net/ipv4/conf/eth0.1/mc_forwarding": "net/ipv4/conf/eth0.1/mc_forwarding",
+		"net.ipv4.conf.eth0/1.mc_forwarding": "net/ipv4/conf/eth0.1/mc_forwarding",
+		"kernel.shmmax":                      "kernel/shmmax",
+		"":                                   "",
+		"net":                                "",
+		".":                                  "",
+		"/":                                  "",
+		"..":                                 "",
+		"net.":                               "",
+		".net.x":                             "",
+		"net/../x/y":                         "",
+		"net/./x":                            "",
+		"net.//.x":                           "",
+		"net.ipv4. x":                        "",
+		"net.x\n":                            "",
 	} {
-		if got, _ := sysctlPath(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
+		if got, ok := SysctlPath(name); got != want || ok != (want != "") {
+			t.Errorf("SysctlPath(%q) = %q, %v", name, got, ok)
 		}
 	}
 }
@@ -509,11 +521,11 @@ func FuzzSysctlPath(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		p, err := sysctlPath(name)
-		if err != nil {
+		p, ok := SysctlPath(name)
+		if !ok {
 			return
 		}
-		if p != "sys/"+path.Clean(p[4:]) || !strings.HasPrefix(p, "sys/") || len(p) != len(name)+4 {
+		if p != path.Clean(p) || strings.HasPrefix(p, "/") {
 			t.Errorf("%q: %q", name, p)
 		}
 	})

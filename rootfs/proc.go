@@ -123,9 +123,9 @@ func (p *Proc) reopen(fd, flags int) (int, error) {
 // Sysctl sets one kernel parameter of the namespaces of the caller. In a user
 // namespace it must come before the container's /proc is masked.
 func (p *Proc) Sysctl(name, value string) error {
-	path, err := sysctlPath(name)
-	if err != nil {
-		return fact("sysctl", name, err)
+	path, ok := SysctlPath(name)
+	if !ok {
+		return fact("sysctl", name, errName)
 	}
 	// A second instance, whole and closed at once: leaked, it would give the
 	// container all of the host's /proc/sys.
@@ -134,33 +134,33 @@ func (p *Proc) Sysctl(name, value string) error {
 		return fact("sysctl", name, err)
 	}
 	defer shut(fd)
-	return (&Proc{fd: fd}).Write(path, value)
+	return (&Proc{fd: fd}).Write("sys/"+path, value)
 }
 
-// sysctlPath turns a name into a path as sysctl(8) does: the first separator
-// decides, the other character is part of a name (net/ipv4/conf/eth0.1/arp_ignore
-// and net.ipv4.conf.eth0/1.arp_ignore are the same).
-func sysctlPath(name string) (string, error) {
-	i := strings.IndexAny(name, "./")
-	if i < 0 {
-		return "", errName
-	}
-	if name[i] == '.' {
-		swapped := []byte(name)
-		for i, b := range swapped {
-			switch b {
+// SysctlPath turns a name of either style into the path below /proc/sys, as sysctl(8)
+// does: whichever of "." and "/" comes first separates, and the other stands for a "."
+// in a component ("net/ipv4/conf/eth0.1/mtu" is "net.ipv4.conf.eth0/1.mtu"). A name
+// that would step out of its directory is refused.
+func SysctlPath(name string) (path string, ok bool) {
+	path = name
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
+		path = strings.Map(func(r rune) rune {
+			switch r {
 			case '.':
-				swapped[i] = '/'
+				return '/'
 			case '/':
-				swapped[i] = '.'
+				return '.'
 			}
-		}
-		name = string(swapped)
+			return r
+		}, name)
 	}
-	for part := range strings.SplitSeq(name, "/") {
-		if part == "" || part == "." || part == ".." {
-			return "", errName
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, " \t\n\x00") {
+			return "", false
 		}
 	}
-	return "sys/" + name, nil
+	if !strings.Contains(path, "/") {
+		return "", false
+	}
+	return path, true
 }

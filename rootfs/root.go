@@ -40,9 +40,6 @@ func (r *Root) Master() int { return r.master }
 // Peer is the verified slave side of the terminal, to become descriptors 0-2.
 func (r *Root) Peer() int { return r.peer }
 
-// FD is the container's root directory, -1 before OpRoot.
-func (r *Root) FD() int { return r.fd }
-
 var errOp = errors.New("unknown operation")
 
 // Apply carries out one step. fd is what the parent opened for it, or -1; it is

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/rootfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -153,7 +154,7 @@ func (v *validator) sysctls() {
 	paths := make([]string, 0, len(v.linux.Sysctl))
 	for _, name := range sorted(v.linux.Sysctl) {
 		at := pointer(field, name)
-		path, ok := sysctlPath(name)
+		path, ok := rootfs.SysctlPath(name)
 		switch {
 		case !ok:
 			v.bad(at, "is not the name of a setting", "write it as in \"net.ipv4.ip_forward\"")
@@ -167,34 +168,6 @@ func (v *validator) sysctls() {
 			v.bad(at, "has a value with a line break or +", "write one value for one setting")
 		}
 	}
-}
-
-// sysctlPath turns a name of either style into the path below /proc/sys, as sysctl(8)
-// does: whichever of "." and "/" comes first separates, and the other stands for a "."
-// in a component ("net/ipv4/conf/eth0.1/mtu" is "net.ipv4.conf.eth0/1.mtu"). A name
-// that would step out of its directory is refused.
-func sysctlPath(name string) (path string, ok bool) {
-	path = name
-	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
-		path = strings.Map(func(r rune) rune {
-			switch r {
-			case '.':
-				return '/'
-			case '/':
-				return '.'
-			}
-			return r
-		}, name)
-	}
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, " \t\n\x00") {
-			return "", false
-		}
-	}
-	if !strings.Contains(path, "/") {
-		return "", false
-	}
-	return path, true
 }
 
 func (v *validator) sysctlScope(field, path string) {

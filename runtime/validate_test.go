@@ -344,32 +344,6 @@ func TestAllAtOnce(t *testing.T) {
 	}
 }
 
-func TestSysctlPath(t *testing.T) {
-	for name, want := range map[string]string{
-		"net.ipv4.ip_forward":                "net/ipv4/ip_forward",
-		"net/ipv4/ip_forward":                "net/ipv4/ip_forward",
-		"net/ipv4/conf/eth0.1/mc_forwarding": "net/ipv4/conf/eth0.1/mc_forwarding",
-		"net.ipv4.conf.eth0/1.mc_forwarding": "net/ipv4/conf/eth0.1/mc_forwarding",
-		"kernel.shmmax":                      "kernel/shmmax",
-		"":                                   "",
-		"net":                                "",
-		".":                                  "",
-		"/":                                  "",
-		"..":                                 "",
-		"net.":                               "",
-		".net.x":                             "",
-		"net/../x/y":                         "",
-		"net/./x":                            "",
-		"net.//.x":                           "",
-		"net.ipv4. x":                        "",
-		"net.x\n":                            "",
-	} {
-		if got, ok := sysctlPath(name); got != want || ok != (want != "") {
-			t.Errorf("sysctlPath(%q) = %q, %v", name, got, ok)
-		}
-	}
-}
-
 func TestDefaultSpecIsValid(t *testing.T) {
 	for _, rootless := range []bool{false, true} {
 		s := DefaultSpec(rootless)

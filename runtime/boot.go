@@ -1,0 +1,313 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long one answer of a container's init may take, hooks aside.
+const patience = 60 * time.Second
+
+// boot starts the init and serves it until it is READY.
+func (c *creation) boot(start bool) (err error) {
+	if err = c.spawn(); err != nil {
+		return err
+	}
+	if err = c.prepare(); err != nil {
+		return err
+	}
+	if err = c.sendPlan(start); err != nil {
+		return c.diagnose(err)
+	}
+	return c.awaitReady()
+}
+
+// spawn starts the init in its namespaces and its cgroup.
+func (c *creation) spawn() (err error) {
+	s := &c.plan.Spawn
+	for _, j := range c.plan.Joined {
+		f, err := namespaces.Open(j.Path, namespaceFlag(j.Type))
+		if err != nil {
+			return at(j.Field, j.Path, err)
+		}
+		defer f.Close()
+		s.Join = append(s.Join, namespaces.Join{Flag: namespaceFlag(j.Type), FD: int(f.Fd())})
+	}
+	root, err := c.rootMount()
+	if err != nil {
+		return err
+	}
+	if s.Root = root; root > 0 {
+		defer unix.Close(root)
+	}
+	if s.Exe, err = namespaces.Sealed(); err != nil {
+		return err
+	}
+	defer s.Exe.Close()
+	if c.conn, c.child, err = namespaces.Pair(); err != nil {
+		return err
+	}
+	s.Child, s.Cgroup = c.child, -1
+	if c.group != nil && s.Place == nil {
+		s.Cgroup = c.group.FD()
+	}
+	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
+	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GOTRACEBACK=none"}
+	// The process shall get the caller's limit on open files, not the one that the Go
+	// runtime raised for itself.
+	namespaces.RestoreNofile()
+	keepOnExec(s.Inherit, true)
+	c.proc, err = namespaces.Spawn(s)
+	keepOnExec(s.Inherit, false)
+	_ = c.child.Close()
+	if err != nil {
+		return at("/linux/namespaces", "", err)
+	}
+	return nil
+}
+
+// rootMount opens the container's root if the init is to be born in it, else it returns 0.
+func (c *creation) rootMount() (int, error) {
+	for k := range c.plan.Steps {
+		s := &c.plan.Steps[k]
+		if s.Op != opRootfs || s.Mount.Op != rootfs.OpRoot || s.Mount.Flags&rootfs.FlagEntered == 0 {
+			continue
+		}
+		fd, err := s.Mount.Open()
+		if err != nil {
+			return 0, at(s.Field, s.Mount.Source, err)
+		}
+		return fd, nil
+	}
+	return 0, nil
+}
+
+// keepOnExec marks the n preserved descriptors as kept, or closed, on execve.
+func keepOnExec(n int, keep bool) {
+	for fd := 3; fd < 3+n; fd++ {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 1-boolInt(keep)) // FD_CLOEXEC is 1
+	}
+}
+
+// prepare does what only needs the child's pid, while the child boots.
+func (c *creation) prepare() error {
+	if err := c.limit(); err != nil {
+		return err
+	}
+	if err := c.recordInit(c.proc.PID); err != nil {
+		return err
+	}
+	if err := c.checkJoinedMaps(); err != nil {
+		return err
+	}
+	proc := c.config.Spec.Process
+	if proc == nil {
+		return nil
+	}
+	if err := c.delegate(proc); err != nil {
+		return err
+	}
+	if err := setOOMScore(c.proc.PID, proc.OOMScoreAdj); err != nil {
+		return err
+	}
+	return raiseLimits(c.proc.PID, c.plan.Steps)
+}
+
+// recordInit adds the init to the record where a cgroup of the container's own would
+// not lead to it, should we die between GO and the final record.
+func (c *creation) recordInit(pid int) error {
+	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
+		return nil
+	}
+	var err error
+	if c.rec.Init, err = identify(pid); err != nil {
+		return err
+	}
+	return c.entry.write(c.rec)
+}
+
+// limit applies the limits that cannot hurt a child that boots.
+func (c *creation) limit() error {
+	if c.group == nil {
+		return nil
+	}
+	if err := c.group.Apply(c.plan.Limits, false); err != nil {
+		return fieldError(err)
+	}
+	err := c.group.AttachDevices(c.plan.Devices)
+	if errors.Is(err, unix.EPERM) && unprivileged() {
+		// Only real root may load the program, and only real root could make device
+		// nodes for which it would matter.
+		return nil
+	}
+	return fieldError(err)
+}
+
+// delegate gives the cgroup to the container's user if the container may manage it: in
+// a cgroup namespace of its own with the hierarchy mounted writable (runtime-spec,
+// config-linux.md, "Cgroup ownership").
+func (c *creation) delegate(proc *specs.Process) error {
+	if c.group == nil || !c.plan.isNew(unix.CLONE_NEWCGROUP) {
+		return nil
+	}
+	k := slices.IndexFunc(c.config.Spec.Mounts, func(m specs.Mount) bool {
+		return (m.Type == "cgroup" || m.Type == "cgroup2") && m.Destination == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
+	})
+	uid, mapped := hostID(proc.User.UID, c.plan.Spawn.UIDMaps)
+	if k < 0 || !mapped || uid == os.Geteuid() {
+		return nil
+	}
+	return at(pointer("/mounts", strconv.Itoa(k)), "/sys/fs/cgroup", c.group.Delegate(uid))
+}
+
+// hostID maps an id of the container to the host's. Without maps they are the same.
+func hostID(id uint32, maps []specs.LinuxIDMapping) (int, bool) {
+	for _, m := range maps {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return int(m.HostID + id - m.ContainerID), true
+		}
+	}
+	return int(id), len(maps) == 0
+}
+
+// limitLate applies those that might: the child is parked now and needs no more.
+func (c *creation) limitLate() error {
+	if c.group == nil {
+		return nil
+	}
+	return fieldError(c.group.Apply(c.plan.Limits, true))
+}
+
+// batchFDs bounds the descriptors in flight, so that a container with hundreds of
+// mounts starts under a small RLIMIT_NOFILE.
+const batchFDs = 16
+
+// sendPlan opens the sources of bind mounts and sends the steps with them, batch by
+// batch; the init works on one while the next is made.
+func (c *creation) sendPlan(start bool) error {
+	steps := c.plan.Steps
+	for first := 0; first < len(steps); {
+		fds, next := []int(nil), first
+		for ; next < len(steps) && (len(fds) < batchFDs || !steps[next].needsFD()); next++ {
+			opened, err := c.open(&steps[next], start)
+			if err != nil {
+				closeAll(fds)
+				return err
+			}
+			fds = append(fds, opened...)
+		}
+		err := c.conn.Send(msgPlan, encodeSteps(steps[first:next]), fds...)
+		closeAll(fds)
+		if err != nil {
+			return err
+		}
+		first = next
+	}
+	return nil
+}
+
+// needsFD says whether a step comes with descriptors. Those after opReady do not, and
+// so travel with it: the init takes no more batches once it is READY.
+func (s *Step) needsFD() bool { return s.Op == opReady || s.Op == opRootfs && s.Mount.FD }
+
+// open opens what the parent must open for a step.
+func (c *creation) open(s *Step, start bool) ([]int, error) {
+	switch {
+	case s.Op == opRootfs && s.Mount.FD:
+		fd, err := s.Mount.Open()
+		if err != nil {
+			return nil, at(s.Field, s.Mount.Target, err)
+		}
+		return []int{fd}, nil
+	case s.Op == opReady:
+		lock, err := c.entry.initLock()
+		if err != nil || start {
+			return []int{lock}, err
+		}
+		listen, err := c.entry.listen()
+		if err != nil {
+			_ = unix.Close(lock)
+			return nil, err
+		}
+		return []int{lock, listen}, nil
+	}
+	return nil, nil
+}
+
+// awaitReady serves the init until it is READY.
+func (c *creation) awaitReady() error {
+	for {
+		kind, payload, fds, err := c.conn.Recv(c.deadline())
+		if err != nil {
+			return c.diagnose(err)
+		}
+		switch kind {
+		case msgHooks:
+			if err := c.runtimeHooks(); err != nil {
+				return err
+			}
+			if err := c.conn.Send(msgResume, nil); err != nil {
+				return c.diagnose(err)
+			}
+		case msgReady:
+			return c.deliver(fds)
+		default:
+			return remoteError(kind, payload)
+		}
+	}
+}
+
+// deadline: createContainer hooks run in the init; one without a timeout may take any time.
+func (c *creation) deadline() time.Time {
+	total := patience
+	for _, h := range hooksOf(c.config.Spec).CreateContainer {
+		if h.Timeout == nil {
+			return time.Time{}
+		}
+		total += time.Duration(*h.Timeout) * time.Second
+	}
+	return time.Now().Add(total)
+}
+
+func (c *creation) runtimeHooks() error {
+	hooks := hooksOf(c.config.Spec)
+	state := appendPid(c.rec.hookState(specs.StateCreating), c.proc.PID)
+	if err := runHooks("prestart", hooks.Prestart, state); err != nil {
+		return err
+	}
+	return runHooks("createRuntime", hooks.CreateRuntime, state)
+}
+
+// deliver hands the pty master and the pidfd to those who asked for them.
+func (c *creation) deliver(fds []int) error {
+	defer closeAll(fds)
+	if len(fds) > 0 && c.o.ConsoleSocket != "" {
+		if err := sendFD(c.o.ConsoleSocket, "/dev/ptmx", fds[0]); err != nil {
+			return fmt.Errorf("console socket %s: %w", c.o.ConsoleSocket, err)
+		}
+	}
+	if len(fds) > 0 && c.o.Terminal != nil {
+		master, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return err
+		}
+		if err := c.o.Terminal(os.NewFile(uintptr(master), "/dev/ptmx")); err != nil {
+			return err
+		}
+	}
+	if c.o.PidfdSocket != "" {
+		if err := sendFD(c.o.PidfdSocket, "standard", int(c.proc.FD.Fd())); err != nil {
+			return fmt.Errorf("pidfd socket %s: %w", c.o.PidfdSocket, err)
+		}
+	}
+	return nil
+}
