@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -227,6 +228,9 @@ func removeTree(at int, name string) error {
 // boxInit is PID 1 of a box: it furnishes the box, starts the test as its child
 // and reaps whoever is reparented to it, as a machine's init would.
 func boxInit() int {
+	// The cgroup namespace that furnish unshares is this thread's alone, and the test
+	// is to be born of this thread.
+	goruntime.LockOSThread()
 	if err := furnish(); err != nil {
 		fmt.Println("furnish the box:", err)
 		return 2
