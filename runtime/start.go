@@ -45,18 +45,29 @@ func (r *Runtime) start(id string) error {
 	}
 	fd, err := e.dial()
 	if err != nil {
-		return err
+		return orDied(err)
 	}
 	conn := namespaces.FromFD(fd)
 	defer conn.Close()
 	if err := conn.Send(msgStart, nil); err != nil {
-		return err
+		return orDied(err)
 	}
 	if err := awaitExec(conn, rec); err != nil {
 		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, err)
 	}
 	return r.poststart(e, rec)
+}
+
+var errDied = errors.New("the container's init died before it executed the process")
+
+// orDied says so where err only tells that nobody is at the other end any more: a kill
+// or an OOM may have come between our look at the container and now.
+func orDied(err error) error {
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return errDied
+	}
+	return err
 }
 
 // awaitDeath gives an init that has just reported its failure the time to exit, so that
@@ -92,7 +103,7 @@ func awaitExec(conn *namespaces.Conn, rec *record) error {
 		case errors.Is(err, io.EOF) && announced:
 			return nil
 		case errors.Is(err, io.EOF):
-			return errors.New("the container's init died before it executed the process")
+			return errDied
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return &Error{
 				Err:  fmt.Errorf("the container's init (pid %d) did not answer within %s", rec.Init.PID, startPatience),
