@@ -53,10 +53,10 @@ func (c *creation) spawn() (err error) {
 		return err
 	}
 	defer s.Exe.Close()
-	if c.conn, c.child, err = namespaces.Pair(); err != nil {
+	if c.conn, s.Child, err = namespaces.Pair(); err != nil {
 		return err
 	}
-	s.Child, s.Cgroup = c.child, -1
+	s.Cgroup = -1
 	if c.group != nil && s.Place == nil {
 		s.Cgroup = c.group.FD()
 	}
@@ -68,7 +68,6 @@ func (c *creation) spawn() (err error) {
 	keepOnExec(s.Inherit, true)
 	c.proc, err = namespaces.Spawn(s)
 	keepOnExec(s.Inherit, false)
-	_ = c.child.Close()
 	if err != nil {
 		return at("/linux/namespaces", "", err)
 	}

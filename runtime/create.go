@@ -65,7 +65,6 @@ type creation struct {
 	rec    *record
 	group  *cgroups.Group
 	conn   *namespaces.Conn
-	child  *namespaces.Conn
 	proc   *namespaces.Process
 	end    ending // of the init, once reaped
 }
@@ -128,8 +127,7 @@ func (r *Runtime) compile(config *Config, id string, o CreateOptions) (*Plan, er
 		r.warn(w)
 	}
 	plan.Spawn.Inherit = inherit
-	// What the caller left open must reach neither hooks nor the init.
-	return plan, os.NewSyscallError("close_range", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC))
+	return plan, nil
 }
 
 func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
@@ -204,6 +202,10 @@ func inherited(preserve int) (n int, env []string, err error) {
 
 // make does what changes the host, after the intent record.
 func (c *creation) make(start bool) (err error) {
+	// What the caller left open must reach neither hooks nor the init.
+	if err = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
 	if err = c.intend(); err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 // ownsCgroup: a group that was there before is ours only once create found it empty.
 // Whoever died before that leaves a record that names the group of somebody else.
 func (rec *record) ownsCgroup() bool {
-	return rec.owned || rec.Phase == phaseCreated || slices.Contains(rec.CgroupMade, rec.Cgroup)
+	return rec.Cgroup != "" && (rec.owned || rec.Phase == phaseCreated || slices.Contains(rec.CgroupMade, rec.Cgroup))
 }
 
 // end kills the init and all processes of the cgroup and waits until they are gone.
@@ -158,11 +158,11 @@ func (rec *record) end() error {
 	if pidfd, err := rec.Init.handle(); err == nil {
 		defer unix.Close(pidfd)
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-		if rec.Cgroup == "" || !rec.ownsCgroup() {
+		if !rec.ownsCgroup() {
 			return waitReadable(pidfd, deadline)
 		}
 	}
-	if rec.Cgroup == "" || !rec.ownsCgroup() {
+	if !rec.ownsCgroup() {
 		return nil
 	}
 	g, err := cgroups.Open(rec.Cgroup)

@@ -79,28 +79,38 @@ func ended(pidfd int) bool {
 	return err == nil && n == 1
 }
 
-// processStart reads the start time of a process from /proc/PID/stat.
+// processStart returns the start time of a process.
 func processStart(pid int) (uint64, error) {
+	start, _, err := readStat(pid)
+	return start, err
+}
+
+// readStat reads start time and flags (PF_*) of a process from /proc/PID/stat.
+func readStat(pid int) (start, flags uint64, err error) {
 	fd, err := openPath("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer unix.Close(fd)
 	b, err := readAll(fd, 1<<16)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	return parseStat(b)
 }
 
-// parseStat takes the start time (field 22) out of a line of /proc/PID/stat. The command
-// name in parentheses may itself hold anything, even ") S 1 (": only its last
-// parenthesis counts.
-func parseStat(b []byte) (start uint64, err error) {
+// parseStat takes the flags (field 9) and the start time (field 22) out of a line of
+// /proc/PID/stat. The command name in parentheses may itself hold anything, even
+// ") S 1 (": only its last parenthesis counts.
+func parseStat(b []byte) (start, flags uint64, err error) {
 	s := string(b)
 	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if strings.IndexByte(s, ')') < 0 || len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, errors.New("malformed /proc/PID/stat")
+		return 0, 0, errors.New("malformed /proc/PID/stat")
 	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	if flags, err = strconv.ParseUint(fields[6], 10, 64); err != nil {
+		return 0, 0, err
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return start, flags, err
 }

@@ -57,9 +57,9 @@ func parseFD(s string) (fd int) {
 	return fd
 }
 
-// initer is the container's init before execve: the interpreter of the plan. It is
-// one locked thread that makes raw system calls; a goroutine or a blocking call that
-// wakes another thread could fail under the container's own pids limit.
+// initer is the container's init before execve: the interpreter of the plan. All of it
+// runs on the main thread, which will execve. It starts no goroutine: a new thread could
+// fail under the container's own pids limit.
 type initer struct {
 	conn    *namespaces.Conn
 	root    *rootfs.Root

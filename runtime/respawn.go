@@ -2,8 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/huskrun/husk/namespaces"
@@ -60,19 +58,7 @@ func (c *creation) place(pid int) error {
 
 // onlyForked says whether a process that is not reaped yet never called execve.
 func onlyForked(pid int) bool {
-	fd, err := openPath("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	b, _ := readAll(fd, 1<<16)
-	s := string(b)
-	// Field 9 of proc_pid_stat(5), flags; the name in parentheses is field 2.
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(fields) < 7 {
-		return false
-	}
-	flags, err := strconv.ParseUint(fields[6], 10, 32)
 	const forkNoExec = 0x40 // PF_FORKNOEXEC
+	_, flags, err := readStat(pid)
 	return err == nil && flags&forkNoExec != 0
 }

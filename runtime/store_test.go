@@ -205,13 +205,13 @@ func TestLockWaits(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	const tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
 	for _, comm := range []string{"sh", "a) S 1 (", "a b", ")", "\n"} {
-		start, err := parseStat([]byte("42 (" + comm + ")" + tail))
-		if err != nil || start != 4711 {
-			t.Errorf("%q: %d %v", comm, start, err)
+		start, flags, err := parseStat([]byte("42 (" + comm + ")" + tail))
+		if err != nil || start != 4711 || flags != 6 {
+			t.Errorf("%q: %d %d %v", comm, start, flags, err)
 		}
 	}
 	for _, text := range []string{"", "42", "42 (sh", "42 (sh) S 1", "42 (sh) SS" + tail} {
-		if _, err := parseStat([]byte(text)); err == nil {
+		if _, _, err := parseStat([]byte(text)); err == nil {
 			t.Errorf("%q was accepted", text)
 		}
 	}
@@ -221,7 +221,7 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("42 (a) S 1 () S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"))
 	f.Add([]byte(")"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = parseStat(b)
+		_, _, _ = parseStat(b)
 	})
 }
 
