@@ -13,11 +13,12 @@ import (
 // Apply writes those limits that are late, or those that are not, in order.
 // The error is a [*FieldError].
 func (g *Group) Apply(limits []Limit, late bool) error {
+	return g.applyAll(slices.DeleteFunc(slices.Clone(limits), func(l Limit) bool { return l.Late != late }))
+}
+
+func (g *Group) applyAll(limits []Limit) error {
 	var again []Limit
 	for _, l := range limits {
-		if l.Late != late {
-			continue
-		}
 		err := g.apply(l)
 		if l.File == "cpu.max.burst" && errors.Is(err, unix.EINVAL) {
 			// Burst must not exceed quota at any moment: going up it comes after cpu.max, going down before.

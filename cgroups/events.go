@@ -104,35 +104,13 @@ func pollPRI(fd int, d time.Duration) bool {
 	return err != nil || n > 0 // after EINTR look again: nothing is lost by that
 }
 
-// MemoryEvents is what memory.events counts for a group and all groups below it.
-type MemoryEvents struct {
-	Low, High, Max uint64 // how often usage went below, over, up to the boundary
-	OOM            uint64 // how often the limit was reached and reclaim failed
-	OOMKill        uint64 // processes killed for it
-	OOMGroupKill   uint64 // groups killed for it
-}
-
 // MemoryEvents reads the counters; all are zero without the memory controller.
 func (g *Group) MemoryEvents() (MemoryEvents, error) {
 	file, err := read(g.fd, "memory.events")
 	if ignoreGone(err) != nil {
 		return MemoryEvents{}, &fs.PathError{Op: "read memory.events of cgroup", Path: g.path, Err: err}
 	}
-	var ev MemoryEvents
-	for _, f := range []struct {
-		key string
-		to  *uint64
-	}{
-		{"low", &ev.Low},
-		{"high", &ev.High},
-		{"max", &ev.Max},
-		{"oom", &ev.OOM},
-		{"oom_kill", &ev.OOMKill},
-		{"oom_group_kill", &ev.OOMGroupKill},
-	} {
-		*f.to, _ = value(file, f.key)
-	}
-	return ev, nil
+	return parseMemoryEvents(file), nil
 }
 
 // OOMKilled says whether the kernel killed a process of the group for memory.

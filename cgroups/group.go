@@ -54,6 +54,10 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
+func (g *Group) pathError(op string, err error) error {
+	return &fs.PathError{Op: op + " cgroup", Path: g.path, Err: err}
+}
+
 // Missing lists the directories that [Create] would make for path, outermost
 // first. Recorded before the first side effect, it lets [Remove] undo a create
 // that was killed anywhere.

@@ -15,15 +15,9 @@ func Path(cgroupsPath, id string) (string, error) {
 	if cgroupsPath == "" {
 		cgroupsPath = "/husk-" + id
 	}
-	var parts []string
-	for name := range strings.SplitSeq(cgroupsPath, "/") {
-		if name == "" || name == "." {
-			continue
-		}
-		if err := checkName(name); err != nil {
-			return "", fmt.Errorf("cgroupsPath %q: %w", cgroupsPath, err)
-		}
-		parts = append(parts, name)
+	parts, err := components(cgroupsPath)
+	if err != nil {
+		return "", fmt.Errorf("cgroupsPath %q: %w", cgroupsPath, err)
 	}
 	path := "/" + strings.Join(parts, "/")
 	switch {
@@ -33,6 +27,20 @@ func Path(cgroupsPath, id string) (string, error) {
 		return "", fmt.Errorf("cgroupsPath of %d bytes: %w", len(path), unix.ENAMETOOLONG)
 	}
 	return path, nil
+}
+
+// components are the names that path consists of.
+func components(path string) (names []string, err error) {
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 var (

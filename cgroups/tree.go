@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -208,6 +209,13 @@ func ignoreGone(err error) error {
 
 // subdirs lists the groups directly below dir; none if it is gone.
 func subdirs(dir int) []string {
+	return list(dir, func(kind byte, name []byte) bool {
+		return kind == unix.DT_DIR && string(name) != "." && string(name) != ".."
+	})
+}
+
+// list names the entries of dir that pick takes; none if dir is gone.
+func list(dir int, pick func(kind byte, name []byte) bool) []string {
 	var names []string
 	buf := make([]byte, 8192)
 	for {
@@ -219,24 +227,22 @@ func subdirs(dir int) []string {
 		if err != nil || n <= 0 {
 			return names
 		}
-		names = appendDirs(names, buf[:n])
+		names = appendEntries(names, buf[:n], pick)
 	}
 }
 
-// appendDirs picks the directories from a block of struct linux_dirent64
-// (getdents(2)): ino 8, off 8, reclen 2, type 1, name. The interface files
-// beside them, some fifty per group, are skipped without an allocation.
-func appendDirs(names []string, block []byte) []string {
+// appendEntries picks from a block of struct linux_dirent64 (getdents(2)): ino 8,
+// off 8, reclen 2, type 1, name. The others, some fifty interface files in each
+// group, are skipped without an allocation.
+func appendEntries(names []string, block []byte, pick func(kind byte, name []byte) bool) []string {
 	for len(block) >= 19 {
 		size := int(binary.NativeEndian.Uint16(block[16:]))
 		if size < 19 || size > len(block) {
 			break
 		}
-		if block[18] == unix.DT_DIR {
-			name := unix.ByteSliceToString(block[19:size])
-			if name != "." && name != ".." {
-				names = append(names, name)
-			}
+		name, _, _ := bytes.Cut(block[19:size], []byte{0})
+		if pick(block[18], name) {
+			names = append(names, string(name))
 		}
 		block = block[size:]
 	}

@@ -1,0 +1,93 @@
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Below opens an existing group below g, which path names from there ("/" and ""
+// are g itself): for a process that joins the container somewhere inside its
+// group. The path is checked by component, so neither "..", nor a neighbour whose
+// name begins with g's, nor a link or a mount can lead out.
+func (g *Group) Below(path string) (*Group, error) {
+	names, err := components(path)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup %q below %s: %w", path, g.path, err)
+	}
+	below := ""
+	if len(names) > 0 {
+		below = "/" + strings.Join(names, "/")
+	}
+	fd, err := openGroup(g.fd, "/"+strings.TrimPrefix(below, "/"))
+	if err != nil {
+		return nil, (&Group{path: g.path + below}).pathError("open", err)
+	}
+	return &Group{fd: fd, path: g.path + below}, nil
+}
+
+// Own is the caller's own group, as a path below the mount.
+func Own() (string, error) {
+	file, err := read(unix.AT_FDCWD, "/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("read /proc/self/cgroup: %w", err)
+	}
+	for line := range strings.Lines(file) {
+		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
+		}
+		if strings.HasPrefix(path, "/..") || strings.HasSuffix(path, " (deleted)") {
+			return "", fmt.Errorf("our own cgroup %q: %w", path, errOutside)
+		}
+		return path, nil
+	}
+	return "", errNoMount
+}
+
+var (
+	errOutside = errors.New("it is not below the cgroup file system that we see; set linux/cgroupsPath")
+	errNotOurs = errors.New("it is not delegated to us; begin with systemd-run --user --scope --property=Delegate=yes, " +
+		"or have a cgroup delegated and set linux/cgroupsPath")
+)
+
+// Delegated is the group in which a caller without privileges may make groups.
+// That is the one above its own, if this is delegated too: then they get the
+// controllers, which a group that holds processes cannot pass on. Else it is its own.
+func Delegated() (path string, err error) {
+	own, err := Own()
+	if err != nil {
+		return "", err
+	}
+	mount, _, err := openMount()
+	if err != nil {
+		return "", err
+	}
+	defer closeFD(mount)
+	parent, _ := split(own)
+	for _, dir := range [...]string{parent, own} {
+		if ours(mount, dir) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("our own cgroup %s: %w", own, errNotOurs)
+}
+
+// ours says that we may make groups in dir and move processes into them, which
+// takes cgroup.procs of the nearest group above both places (cgroups(7),
+// "Delegation containment").
+func ours(mount int, dir string) bool {
+	fd, err := openGroup(mount, dir)
+	if err != nil {
+		return false
+	}
+	defer closeFD(fd)
+	for _, name := range [...]string{".", "cgroup.procs", "cgroup.subtree_control"} {
+		if err := retry(func() error { return unix.Faccessat(fd, name, unix.W_OK, unix.AT_EACCESS) }); err != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,217 @@
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Update writes limits to a group in use, frozen or not, all or nothing: when one
+// of them fails, or one of the steps to be taken after them, all files that were
+// written get back what they had. What can be refused is refused before anything
+// is written: checkBeforeUpdate, and files that are missing or not writable.
+// The controllers must be there: see [Group.Require]. The error is a [*FieldError].
+func (g *Group) Update(limits []Limit, then ...func() error) error {
+	for _, l := range limits {
+		if err := g.writable(l); err != nil {
+			return err
+		}
+	}
+	limits = g.order(limits)
+	saved := g.save(limits)
+	err := g.applyAll(limits)
+	for _, step := range then {
+		if err != nil {
+			break
+		}
+		err = step()
+	}
+	if err != nil {
+		return errors.Join(err, g.restore(saved))
+	}
+	return nil
+}
+
+// writable refuses what is bound to fail.
+func (g *Group) writable(l Limit) error {
+	if l.Check {
+		if err := g.checkUsage(l.Value); err != nil {
+			return &FieldError{Field: l.Field, File: l.File, Value: l.Value, Err: err}
+		}
+	}
+	err := g.access(l.File)
+	if errors.Is(err, unix.ENOENT) && l.AltFile != "" {
+		err = g.access(l.AltFile)
+	}
+	if err == nil || l.Optional && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &FieldError{Field: l.Field, File: l.File, Value: l.Value, Err: g.reason(l, err)}
+}
+
+// access opens a file for writing, which has no effect on interface files.
+func (g *Group) access(file string) error {
+	fd, err := openat(g.fd, file, unix.O_WRONLY)
+	if err == nil {
+		closeFD(fd)
+	}
+	return err
+}
+
+// order puts what gives room before, and what takes memory away after all the
+// rest. A limit below usage may kill, which nothing undoes, so it waits until
+// nothing else can fail; and the limit of swap, which reclaim may then need,
+// sinks after it.
+func (g *Group) order(limits []Limit) []Limit {
+	limits = slices.Clone(limits)
+	slices.SortStableFunc(limits, func(a, b Limit) int { return g.turn(a) - g.turn(b) })
+	return limits
+}
+
+func (g *Group) turn(l Limit) int {
+	switch {
+	case l.File != "memory.max" && l.File != "memory.swap.max":
+		return 1
+	case !g.lowers(l):
+		return 0
+	case l.File == "memory.max":
+		return 2
+	}
+	return 3
+}
+
+// lowers says that l is below what is in its file; what is not a plain number of
+// bytes ("1G", in unified) counts as lower.
+func (g *Group) lowers(l Limit) bool {
+	file, _ := read(g.fd, l.File)
+	old, err := strconv.ParseUint(strings.TrimSpace(file), 10, 64)
+	if err != nil { // "max"
+		return l.Value != "max"
+	}
+	n, err := strconv.ParseUint(l.Value, 10, 64)
+	return l.Value != "max" && (err != nil || n < old)
+}
+
+// content is a file before the update.
+type content struct {
+	file, text string
+}
+
+// save reads the files that limits may write. Those that cannot be read, like
+// memory.reclaim, have nothing to be restored.
+func (g *Group) save(limits []Limit) (saved []content) {
+	seen := map[string]bool{"": true}
+	for _, l := range limits {
+		for _, file := range [...]string{l.File, l.AltFile} {
+			if seen[file] {
+				continue
+			}
+			seen[file] = true
+			if text, err := read(g.fd, file); err == nil {
+				saved = append(saved, content{file, text})
+			}
+		}
+	}
+	return saved
+}
+
+// restore sets back what differs from saved. It goes through the files twice,
+// backward and forward: some accept a value only after another has changed
+// (cpu.weight after cpu.idle, cpu.max.burst after cpu.max).
+func (g *Group) restore(saved []content) error {
+	backward := slices.Clone(saved)
+	slices.Reverse(backward)
+	for _, c := range append(backward, saved...) {
+		g.setBack(c)
+	}
+	var errs []error
+	for _, c := range saved {
+		if now, err := read(g.fd, c.file); err == nil && now != c.text {
+			errs = append(errs, fmt.Errorf("%s could not be set back to %q", c.file, strings.TrimSpace(c.text)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setBack writes the old lines of a file, after the neutral value of those keys
+// that have got one only now.
+func (g *Group) setBack(c content) {
+	now, err := read(g.fd, c.file)
+	if err != nil || now == c.text {
+		return
+	}
+	if none := neutral(c.file); none != "" {
+		for line := range strings.Lines(now) {
+			if key, _, _ := strings.Cut(line, " "); !hasLine(c.text, key) {
+				_ = write(g.fd, c.file, key+" "+none+"\n")
+			}
+		}
+	}
+	for line := range strings.Lines(c.text) {
+		_ = write(g.fd, c.file, line)
+	}
+	if c.text == "" && neutral(c.file) == "" {
+		_ = write(g.fd, c.file, "\n") // cpuset.cpus
+	}
+}
+
+func hasLine(text, key string) bool {
+	for line := range strings.Lines(text) {
+		if first, _, _ := strings.Cut(line, " "); first == key {
+			return true
+		}
+	}
+	return false
+}
+
+// neutral is the value with which a keyed file forgets a key.
+func neutral(file string) string {
+	switch file {
+	case "io.max":
+		return "rbps=max wbps=max riops=max wiops=max"
+	case "io.weight", "io.bfq.weight":
+		return "default"
+	case "io.latency":
+		return "target=0"
+	case "rdma.max":
+		return "hca_handle=max hca_object=max"
+	}
+	return ""
+}
+
+// Require makes sure of controllers in a group that exists: those that it lacks
+// are enabled in its ancestors, outermost first. What cannot be had is a
+// [*ControllerError].
+func (g *Group) Require(controllers []string) error {
+	list, err := read(g.fd, "cgroup.controllers")
+	if err != nil {
+		return g.pathError("read controllers of", err)
+	}
+	have := strings.Fields(list)
+	missing := slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return slices.Contains(have, c) })
+	if len(missing) == 0 {
+		return nil
+	}
+	mount, _, err := openMount()
+	if err != nil {
+		return err
+	}
+	defer closeFD(mount)
+	parent, _ := split(g.path)
+	for _, dir := range append([]string{"/"}, prefixes(parent)...) {
+		fd, err := openGroup(mount, dir)
+		if err != nil {
+			return (&Group{path: dir}).pathError("open", err)
+		}
+		err = (&Group{fd: fd, path: dir}).enable(missing)
+		closeFD(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
