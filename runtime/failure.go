@@ -46,25 +46,13 @@ func (c *creation) diagnose(cause error) error {
 		}
 	}
 	c.reap()
-	if c.group != nil && c.group.OOMKilled() {
-		return &Error{
-			Field: "/linux/resources/memory/limit", Err: fmt.Errorf("the container's init was killed by the memory limit%s", c.memoryLimit()),
-			Hint: "raise the limit: husk's own init lives under it until it executes the process",
-		}
+	if err := outOfMemory("the container's init", c.group, c.plan.Limits); err != nil {
+		return err
 	}
 	if c.end.info.signal != 0 {
 		return fmt.Errorf("the container's init was killed by signal %d", c.end.info.signal)
 	}
 	return fmt.Errorf("the container's init exited with status %d: %w", c.end.info.code, cause)
-}
-
-func (c *creation) memoryLimit() string {
-	for _, l := range c.plan.Limits {
-		if l.File == "memory.max" {
-			return " of " + l.Value + " bytes"
-		}
-	}
-	return ""
 }
 
 // remoteError makes the error that the init, or the raw half of Spawn, reported.

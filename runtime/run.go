@@ -43,6 +43,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
 	}
 	defer c.close()
 	if err := awaitExec(c.conn, c.rec); err != nil {
+		err = c.rec.died(err)
 		removePidFile(o.PidFile, c.proc.PID)
 		c.undo()
 		return -1, err
@@ -74,6 +75,7 @@ func (c *creation) wait(keep, adopts bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	c.mourn(info)
 	if !keep {
 		err = c.deleteAfterRun()
 	}

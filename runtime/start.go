@@ -36,6 +36,9 @@ func (r *Runtime) start(id string) error {
 	case specs.StateRunning:
 		return ErrRunning
 	case specs.StateStopped:
+		if oom := rec.outOfMemory(); oom != nil {
+			return fmt.Errorf("%w: %w", ErrStopped, oom)
+		}
 		return ErrStopped
 	default:
 		return fmt.Errorf("cannot start a container that is %s", status)
@@ -45,16 +48,16 @@ func (r *Runtime) start(id string) error {
 	}
 	fd, err := e.dial()
 	if err != nil {
-		return orDied(err)
+		return rec.died(orDied(err))
 	}
 	conn := namespaces.FromFD(fd)
 	defer conn.Close()
 	if err := conn.Send(msgStart, nil); err != nil {
-		return orDied(err)
+		return rec.died(orDied(err))
 	}
 	if err := awaitExec(conn, rec); err != nil {
 		rec.awaitDeath()
-		return r.afterFailedHook(e, rec, err)
+		return r.afterFailedHook(e, rec, rec.died(err))
 	}
 	return r.poststart(e, rec)
 }
