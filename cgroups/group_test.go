@@ -89,7 +89,7 @@ func TestCreateOnExisting(t *testing.T) {
 		t.Errorf("error does not tell the pids: %v", err)
 	}
 	must(t, g.KillAll(soon()))
-	must(t, g.Freeze())
+	must(t, g.Freeze(nil))
 	_, err = Create(g.path, nil)
 	wantError(t, err, unix.EBUSY, "frozen", "thaw")
 	if !exists(g.path) {

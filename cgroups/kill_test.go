@@ -154,7 +154,7 @@ func TestFreeze(t *testing.T) {
 	g := testGroup(t)
 	inner := mustCreate(t, g.path+"/inner")
 	spawn(t, inner, "while :; do :; done")
-	must(t, g.Freeze())
+	must(t, g.Freeze(nil))
 	if !g.Frozen() || !inner.Frozen() {
 		t.Error("not frozen")
 	}
@@ -163,8 +163,7 @@ func TestFreeze(t *testing.T) {
 	if after := usage(t, inner); after != before {
 		t.Errorf("runs on: %d → %d µs", before, after)
 	}
-	err := inner.thaw(time.Now().Add(50 * time.Millisecond))
-	wantError(t, err, os.ErrDeadlineExceeded, inner.path, "a group above")
+	wantError(t, inner.Thaw(), unix.EBUSY, inner.path, g.path+" above it is")
 	must(t, g.Thaw())
 	if g.Frozen() {
 		t.Error("still frozen")
@@ -183,25 +182,58 @@ func usage(t *testing.T, g *Group) uint64 {
 	return n
 }
 
+// TestThawDeep: the group to blame is the nearest frozen one, however far above, and a
+// refused thaw changes nothing.
+func TestThawDeep(t *testing.T) {
+	g := testGroup(t)
+	inner := mustCreate(t, g.path+"/a/b")
+	before := openFDs(t)
+	must(t, g.Freeze(nil))
+	must(t, inner.Freeze(nil))
+	wantError(t, inner.Thaw(), unix.EBUSY, g.path+" above it is")
+	if !inner.Freezes() {
+		t.Error("half thawed")
+	}
+	must(t, g.Thaw())
+	if !inner.Frozen() {
+		t.Error("thawed with the group above")
+	}
+	must(t, inner.Thaw())
+	if after := openFDs(t); after != before {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
+}
+
 func TestFreezeEmpty(t *testing.T) {
 	g := testGroup(t)
-	must(t, g.Freeze())
-	must(t, g.Freeze())
+	must(t, g.Freeze(nil))
+	must(t, g.Freeze(nil))
 	must(t, g.Thaw())
 	must(t, g.Thaw())
 }
 
-// TestFreezeTimeout: when a process does not freeze, none may stay frozen.
+// TestFreezeTimeout: when a process does not freeze, in time or before somebody loses
+// patience, none may stay frozen.
 func TestFreezeTimeout(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(dir+"/cgroup.events", []byte("populated 1\nfrozen 0\n"), 0o644))
 	must(t, os.WriteFile(dir+"/cgroup.procs", []byte("0\n4711\n"), 0o644))
 	must(t, os.WriteFile(dir+"/cgroup.freeze", nil, 0o644))
-	err := fakeGroup(t, dir).freeze(time.Now().Add(20 * time.Millisecond))
-	wantError(t, err, os.ErrDeadlineExceeded, "/fake", "processes 4711:")
-	if got := readFile(t, dir+"/cgroup.freeze"); got != "0" {
-		t.Errorf("left with cgroup.freeze %q", got)
+	thawed := func() {
+		t.Helper()
+		if got := readFile(t, dir+"/cgroup.freeze"); got != "0" {
+			t.Errorf("left with cgroup.freeze %q", got)
+		}
 	}
+	g := fakeGroup(t, dir)
+	err := g.freeze(time.Now().Add(20*time.Millisecond), nil)
+	wantError(t, err, os.ErrDeadlineExceeded, "/fake", "processes 4711:")
+	thawed()
+	enough := errors.New("enough")
+	if err := g.freeze(soon(), func() error { return enough }); err != enough {
+		t.Errorf("stopped: %v", err)
+	}
+	thawed()
 }
 
 func TestKillFrozen(t *testing.T) {
@@ -211,8 +243,8 @@ func TestKillFrozen(t *testing.T) {
 	inner := mustCreate(t, g.path+"/a/b")
 	spawn(t, g, "exec sleep 60")
 	spawn(t, inner, "sleep 60 & sleep 60")
-	must(t, inner.Freeze())
-	must(t, g.Freeze())
+	must(t, inner.Freeze(nil))
+	must(t, g.Freeze(nil))
 	begin := time.Now()
 	must(t, g.KillAll(soon()))
 	must(t, Remove(path, missing))

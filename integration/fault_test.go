@@ -192,9 +192,11 @@ func TestFaultLifecycleRaces(t *testing.T) {
 			{"kill", "c1", "KILL"},
 			{"delete", "c1"},
 			{"delete", "-f", "c1"},
+			{"pause", "c1"},
+			{"resume", "c1"},
 			{"run", "-d", "c1"},
 		}
-		allowed := []string{"does not exist", "exists", "not running", "stopped", "not stopped", "running", "being created", "finished", "no such process", "was killed", "died", "busy", "in use"}
+		allowed := []string{"does not exist", "exists", "not running", "stopped", "not stopped", "running", "being created", "finished", "no such process", "was killed", "died", "busy", "in use", "paused"}
 		var group sync.WaitGroup
 		end := time.Now().Add(raceTime())
 		for _, args := range commands {

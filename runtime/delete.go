@@ -36,7 +36,7 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 		return ErrNotRunning
 	}
 	if all {
-		return rec.signalAll(sig)
+		return e.signalAll(rec, sig)
 	}
 	pidfd, err := rec.Init.handle()
 	if err == errForeign {
@@ -55,27 +55,20 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 // signalAll reaches every process of the container, also when its init is gone; engines
 // rely on that it is no error if nobody is left. SIGKILL goes to the whole cgroup at
 // once; for another signal the cgroup stands still while its processes are counted.
-func (rec *record) signalAll(sig syscall.Signal) error {
-	if rec.Cgroup == "" {
-		return errors.New("the container has no cgroup of its own: only its init can be signalled")
-	}
-	g, err := cgroups.Open(rec.Cgroup)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
+func (e *entry) signalAll(rec *record, sig syscall.Signal) error {
+	g, err := rec.openGroup()
+	if g == nil {
 		return err
 	}
 	defer g.Close()
 	if sig == unix.SIGKILL {
 		return g.Kill()
 	}
-	if !g.Frozen() {
-		if err := g.Freeze(); err != nil {
-			return err
-		}
-		defer g.Thaw()
+	release, err := e.standStill(g)
+	if err != nil {
+		return err
 	}
+	defer release()
 	pids, err := g.Procs()
 	if err != nil {
 		return err

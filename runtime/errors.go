@@ -50,6 +50,7 @@ var (
 	ErrExist      = errors.New("container with given ID already exists")
 	ErrNotExist   = errors.New("container does not exist")
 	ErrNotRunning = errors.New("container not running")
+	ErrNotPaused  = errors.New("container not paused")
 	ErrRunning    = errors.New("cannot start an already running container")
 	ErrStopped    = errors.New("cannot start a container that has stopped")
 	ErrBusy       = errors.New("container is locked by another operation")

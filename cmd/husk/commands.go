@@ -28,6 +28,8 @@ func commands() []command {
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},
 		{name: "kill", args: "ID [SIGNAL]", summary: "send a signal, TERM unless named, to a container", min: 1, max: 2, setup: killCommand},
+		{name: "pause", args: "ID", summary: "freeze all processes of a container", min: 1, max: 1, setup: pauseCommand},
+		{name: "resume", args: "ID", summary: "let a paused container run on", min: 1, max: 1, setup: resumeCommand},
 		{name: "delete", args: "ID", summary: "remove what create made for a container", min: 1, max: 1, setup: deleteCommand},
 		{name: "spec", args: "[COMMAND [ARG...]]", summary: "write a config.json that runs out of the box", max: -1, setup: specCommand},
 		{name: "plan", args: "[BUNDLE]", summary: "print what create would do, step by step, doing none of it", max: 1, setup: planCommand},

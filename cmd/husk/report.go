@@ -81,6 +81,8 @@ func code(err error) string {
 		return "exist"
 	case errors.Is(err, runtime.ErrNotRunning):
 		return "not-running"
+	case errors.Is(err, runtime.ErrNotPaused):
+		return "not-paused"
 	case errors.Is(err, runtime.ErrRunning):
 		return "running"
 	case errors.Is(err, runtime.ErrStopped):

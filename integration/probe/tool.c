@@ -5,12 +5,14 @@
 //	tool console SOCKET           take a terminal over a console socket, copy it
 //	tool pidfd SOCKET             take a pidfd, say what came with it
 //	tool trace ROLE WHAT -- CMD   run CMD and disturb its system calls
+//	tool stuck CGROUP             hold a process in CGROUP that only SIGKILL moves
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -402,6 +405,55 @@ static int trace(char **args)
 	return status;
 }
 
+// state is the letter of a process's state in /proc/PID/stat.
+static char state(pid_t pid)
+{
+	char path[64], line[512] = "";
+	const char *end;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	if ((fd = open(path, O_RDONLY)) >= 0) {
+		if (read(fd, line, sizeof line - 1) < 0)
+			line[0] = 0;
+		close(fd);
+	}
+	end = strrchr(line, ')');
+	return end && end[1] ? end[2] : 0;
+}
+
+// stuck holds a child in a cgroup which waits, in state D, for the answer of a file
+// system that nobody serves: it cannot be frozen. Says so in the file ready.
+static int stuck(const char *group)
+{
+	int fuse = open("/dev/fuse", O_RDWR), procs, ready, status, moved[2];
+	char path[512], options[128], done;
+	struct stat st;
+	pid_t pid;
+
+	if (fuse < 0 || unshare(CLONE_NEWNS) || mount("", "/", "", MS_PRIVATE | MS_REC, ""))
+		die("fuse");
+	snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+	if (mount("stuck", "/mnt", "fuse", 0, options) || pipe(moved))
+		die("mount");
+	if ((pid = fork()) == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		snprintf(path, sizeof path, "%s/cgroup.procs", group);
+		if ((procs = open(path, O_WRONLY)) < 0 || write(procs, "0", 1) != 1 || write(moved[1], "", 1) != 1)
+			die(path);
+		_exit(stat("/mnt/x", &st) ? 1 : 0);
+	}
+	if (read(moved[0], &done, 1) != 1)
+		die("child");
+	while (state(pid) != 'D')
+		usleep(1000);
+	if ((ready = open("ready", O_WRONLY | O_CREAT | O_EXCL, 0644)) < 0 || dprintf(ready, "%d\n", pid) < 0)
+		die("ready");
+	close(ready);
+	waitpid(pid, &status, 0);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = strrchr(argv[0], '/');
@@ -414,5 +466,7 @@ int main(int argc, char **argv)
 		return pidfd(argv[2]);
 	if (argc > 4 && !strcmp(argv[1], "trace"))
 		return trace(argv + 2);
+	if (argc > 2 && !strcmp(argv[1], "stuck"))
+		return stuck(argv[2]);
 	return 2;
 }
