@@ -38,12 +38,10 @@ func (g *Group) applyAll(limits []Limit) error {
 }
 
 func (g *Group) apply(l Limit) error {
-	file, value := l.File, l.Value
-	if l.Check {
-		if err := g.checkUsage(value); err != nil {
-			return &FieldError{Field: l.Field, File: file, Value: value, Err: err}
-		}
+	if err := g.check(l); err != nil {
+		return err
 	}
+	file, value := l.File, l.Value
 	if l.KeepFirst {
 		value = g.keepFirst(l)
 	}
@@ -52,6 +50,9 @@ func (g *Group) apply(l Limit) error {
 		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); !errors.Is(alt, unix.ENOENT) {
 			file, value, err = l.AltFile, l.AltValue, alt
 		}
+	}
+	if err == nil {
+		err = g.effective(l)
 	}
 	if err == nil || l.Optional && errors.Is(err, unix.ENOENT) {
 		return nil
@@ -70,27 +71,92 @@ func (g *Group) keepFirst(l Limit) string {
 	return first + " " + rest
 }
 
-// checkUsage refuses a memory limit that would begin by killing.
-func (g *Group) checkUsage(limit string) error {
-	max, err := strconv.ParseUint(limit, 10, 64)
-	if err != nil {
-		return nil // "max"
+// check refuses a memory limit that would begin by killing, and a swap limit
+// that is exceeded already.
+func (g *Group) check(l Limit) error {
+	limit, err := strconv.ParseUint(l.Value, 10, 64)
+	if !l.Check || err != nil { // "max"
+		return nil
 	}
-	file, _ := read(g.fd, "memory.current")
-	if used, _ := strconv.ParseUint(strings.TrimSpace(file), 10, 64); max <= used {
-		return fmt.Errorf("%d bytes are in use and memory/checkBeforeUpdate is set: %w", used, unix.EBUSY)
+	used, _ := g.number(strings.TrimSuffix(l.File, "max") + "current")
+	if limit > used || limit == used && l.File != "memory.max" {
+		return nil
+	}
+	return &FieldError{
+		Field: l.Field, File: l.File, Value: l.Value,
+		Err: fmt.Errorf("%d bytes are in use and memory/checkBeforeUpdate is set: %w", used, unix.EBUSY),
+	}
+}
+
+// number is what a file holds that holds one number; ok is false for "max" too.
+func (g *Group) number(file string) (n uint64, ok bool) {
+	text, err := read(g.fd, file)
+	if err != nil {
+		return 0, false
+	}
+	n, err = strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	return n, err == nil
+}
+
+// effective refuses processors and memory nodes that the groups above do not
+// have: the kernel takes any that could exist, and if none is available it uses
+// all of the parent's instead.
+func (g *Group) effective(l Limit) error {
+	if l.File != "cpuset.cpus" && l.File != "cpuset.mems" {
+		return nil
+	}
+	text, err := read(g.fd, l.File+".effective")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	have := ranges(text)
+	for _, want := range ranges(l.Value) {
+		for n := want[0]; n <= want[1]; n++ {
+			if !slices.ContainsFunc(have, func(r [2]uint64) bool { return r[0] <= n && n <= r[1] }) {
+				return fmt.Errorf("%d is not available here: the groups above have %s: %w", n, strings.TrimSpace(text), unix.EINVAL)
+			}
+		}
 	}
 	return nil
 }
 
+// ranges reads "0-3,5"; what does not look so is left out.
+func ranges(list string) (all [][2]uint64) {
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, ok := strings.Cut(part, "-")
+		if !ok {
+			last = first
+		}
+		a, errA := strconv.ParseUint(first, 10, 16)
+		b, errB := strconv.ParseUint(last, 10, 16)
+		if errA == nil && errB == nil {
+			all = append(all, [2]uint64{a, b})
+		}
+	}
+	return all
+}
+
 // reason adds to an errno what the kernel cannot say with it.
 func (g *Group) reason(l Limit, err error) error {
-	if errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "" {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return g.lacking(l, err)
+	case errors.Is(err, unix.EINVAL):
+		return g.invalid(l, err)
+	case errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "":
 		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
+	case errors.Is(err, unix.ENODEV) && l.Controller() == "io":
+		return fmt.Errorf("there is no such block device, or it is a partition: limits are for whole disks: %w", err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("the cgroup file system is mounted read-only; mount it writable, or remove the limit: %w", err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("this file of cgroup %s is not delegated to us, or not to be written: %w", g.path, err)
 	}
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
+	return err
+}
+
+// lacking says why a file is not there.
+func (g *Group) lacking(l Limit, err error) error {
 	list, _ := read(g.fd, "cgroup.controllers")
 	if c := l.Controller(); c != "" && !slices.Contains(strings.Fields(list), c) {
 		return &ControllerError{Controller: c, Group: g.path, Err: err}
@@ -99,7 +165,35 @@ func (g *Group) reason(l Limit, err error) error {
 	case l.AltFile != "":
 		return fmt.Errorf("this kernel has neither %s nor %s: %w", l.File, l.AltFile, err)
 	case l.Controller() == "hugetlb":
-		return fmt.Errorf("this machine has no huge pages of that size (see /sys/kernel/mm/hugepages): %w", err)
+		return fmt.Errorf("this machine has no huge pages of that size, but of %s: %w", g.pageSizes(), err)
 	}
 	return fmt.Errorf("this kernel has no file %s: %w", l.File, err)
+}
+
+func (g *Group) pageSizes() string {
+	sizes := hugetlbSizes(g.fd)
+	if len(sizes) == 0 {
+		return "none"
+	}
+	slices.Sort(sizes)
+	return strings.Join(sizes, ", ")
+}
+
+// invalid says which other value forbids this one.
+func (g *Group) invalid(l Limit, err error) error {
+	switch l.File {
+	case "cpu.weight":
+		if idle, _ := g.number("cpu.idle"); idle == 1 {
+			return fmt.Errorf("an idle group has no weight; set cpu/idle to 0 too: %w", err)
+		}
+	case "cpu.max":
+		if burst, _ := g.number("cpu.max.burst"); burst > 0 {
+			return fmt.Errorf("the quota must not be below cpu.max.burst, which is %d; set cpu/burst too: %w", burst, err)
+		}
+	case "cpu.max.burst":
+		quota, _ := read(g.fd, "cpu.max")
+		quota, _, _ = strings.Cut(quota, " ")
+		return fmt.Errorf("the burst must not be above the quota in cpu.max, which is %s; set cpu/quota too: %w", quota, err)
+	}
+	return err
 }

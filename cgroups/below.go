@@ -34,12 +34,16 @@ func Own() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read /proc/self/cgroup: %w", err)
 	}
+	return parseOwn(file)
+}
+
+func parseOwn(file string) (string, error) {
 	for line := range strings.Lines(file) {
 		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
 		if !ok {
 			continue
 		}
-		if strings.HasPrefix(path, "/..") || strings.HasSuffix(path, " (deleted)") {
+		if path == "/.." || strings.HasPrefix(path, "/../") || strings.HasSuffix(path, " (deleted)") {
 			return "", fmt.Errorf("our own cgroup %q: %w", path, errOutside)
 		}
 		return path, nil

@@ -4,14 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // Limit is one value for one interface file. Limits are data: `husk plan`
@@ -66,63 +62,60 @@ type row struct {
 	file  string // "" where v2 has none
 	late  bool
 	conv  func(r *resources, o *output)
+	text  string // what conv makes of the value, or why v2 refuses it
 }
 
-const late = true
+const (
+	early = false
+	late  = true
+)
 
 type resources = specs.LinuxResources
 
 // table is the whole translation from cgroup v1's terms, which the
-// specification speaks, to cgroup v2's files. Order matters: cpu.idle before
-// cpu.weight (a weight is EINVAL while idle is 1), cpu.max.burst before cpu.max
-// (retried after it), unified last so that it wins.
+// specification speaks, to cgroup v2's files; limits.md is made from it. Order
+// matters: cpu.idle before cpu.weight (a weight is EINVAL while idle is 1),
+// cpu.max.burst before cpu.max (retried after it), unified last so that it wins.
 var table = []row{
-	{"cpu/idle", "cpu.idle", false, cpuIdle},
-	{"cpu/shares", "cpu.weight", false, cpuShares},
-	{"cpu/cpus", "cpuset.cpus", false, func(r *resources, o *output) { o.list(r.CPU.Cpus) }},
-	{"cpu/mems", "cpuset.mems", false, func(r *resources, o *output) { o.list(r.CPU.Mems) }},
-	{"cpu/realtimeRuntime", "", false, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimeRuntime) != 0, noRealtime) }},
-	{"cpu/realtimePeriod", "", false, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimePeriod) != 0, noRealtime) }},
-	{"blockIO/weight", "io.bfq.weight", false, ioWeight},
-	{"blockIO/leafWeight", "", false, func(r *resources, o *output) { o.lacks(get(r.BlockIO.LeafWeight) != 0, noLeafWeight) }},
-	{"blockIO/weightDevice", "io.bfq.weight", false, ioWeightDevice},
-	{"blockIO/throttleReadBpsDevice", "io.max", false, func(r *resources, o *output) { o.throttle("rbps", r.BlockIO.ThrottleReadBpsDevice) }},
-	{"blockIO/throttleWriteBpsDevice", "io.max", false, func(r *resources, o *output) { o.throttle("wbps", r.BlockIO.ThrottleWriteBpsDevice) }},
-	{"blockIO/throttleReadIOPSDevice", "io.max", false, func(r *resources, o *output) { o.throttle("riops", r.BlockIO.ThrottleReadIOPSDevice) }},
-	{"blockIO/throttleWriteIOPSDevice", "io.max", false, func(r *resources, o *output) { o.throttle("wiops", r.BlockIO.ThrottleWriteIOPSDevice) }},
-	{"hugepageLimits", "hugetlb.SIZE.max", false, hugepages},
-	{"rdma", "rdma.max", false, rdma},
-	{"network", "", false, func(r *resources, o *output) {
-		o.lacks(get(r.Network.ClassID) != 0 || len(r.Network.Priorities) > 0, noNetwork)
-	}},
+	{"cpu/idle", "cpu.idle", early, cpuIdle, "0 or 1 (SCHED_IDLE)"},
+	{"cpu/shares", "cpu.weight", early, cpuShares, "0: unset; ≤ 2: 1; ≥ 262144: 10000; else with l = log2(shares) ⌈10^((l² + 125·l)/612 − 7/34)⌉, so 1024 is 100; ignored with a warning beside cpu/idle 1"},
+	{"cpu/cpus", "cpuset.cpus", early, func(r *resources, o *output) { o.list(r.CPU.Cpus) }, "the list; each of them must be available in the groups above"},
+	{"cpu/mems", "cpuset.mems", early, func(r *resources, o *output) { o.list(r.CPU.Mems) }, "the list; each of them must be available in the groups above"},
+	{"cpu/realtimeRuntime", "", early, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimeRuntime) != 0) }, "cgroup v2 does not limit realtime scheduling; remove it"},
+	{"cpu/realtimePeriod", "", early, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimePeriod) != 0) }, "cgroup v2 does not limit realtime scheduling; remove it"},
+	{"blockIO/weight", "io.bfq.weight", early, ioWeight, "10 to 1000, 0: unset; also, or where there is no BFQ only, `io.weight` 1 + (weight − 10)·9999/990"},
+	{"blockIO/leafWeight", "", early, func(r *resources, o *output) { o.lacks(get(r.BlockIO.LeafWeight) != 0) }, noLeafWeight},
+	{"blockIO/weightDevice", "io.bfq.weight", early, ioWeightDevice, "`MAJOR:MINOR WEIGHT`, 0: `default`; where the device is not scheduled by BFQ `io.weight`, converted as above"},
+	{"blockIO/throttleReadBpsDevice", "io.max", early, func(r *resources, o *output) { o.throttle("rbps", r.BlockIO.ThrottleReadBpsDevice) }, "`MAJOR:MINOR rbps=RATE`, 0: `max`"},
+	{"blockIO/throttleWriteBpsDevice", "io.max", early, func(r *resources, o *output) { o.throttle("wbps", r.BlockIO.ThrottleWriteBpsDevice) }, "`MAJOR:MINOR wbps=RATE`, 0: `max`"},
+	{"blockIO/throttleReadIOPSDevice", "io.max", early, func(r *resources, o *output) { o.throttle("riops", r.BlockIO.ThrottleReadIOPSDevice) }, "`MAJOR:MINOR riops=RATE`, 0: `max`"},
+	{"blockIO/throttleWriteIOPSDevice", "io.max", early, func(r *resources, o *output) { o.throttle("wiops", r.BlockIO.ThrottleWriteIOPSDevice) }, "`MAJOR:MINOR wiops=RATE`, 0: `max`"},
+	{"hugepageLimits", "hugetlb.SIZE.max", early, hugepages, "bytes; the same in `hugetlb.SIZE.rsvd.max` where the kernel has it"},
+	{"rdma", "rdma.max", early, rdma, "`DEVICE hca_handle=N hca_object=N`, only those that are set"},
+	{"network", "", early, func(r *resources, o *output) {
+		o.lacks(get(r.Network.ClassID) != 0 || len(r.Network.Priorities) > 0)
+	}, "cgroup v2 has neither net_cls nor net_prio; remove it (nftables can match the cgroup instead)"},
 
-	{"memory/limit", "memory.max", late, memoryLimit},
-	{"memory/swap", "memory.swap.max", late, memorySwap},
-	{"memory/reservation", "memory.low", late, memoryReservation},
-	{"memory/kernel", "", late, func(r *resources, o *output) { o.ignores(get(r.Memory.Kernel) > 0, noKernelMemory) }},
-	{"memory/kernelTCP", "", late, func(r *resources, o *output) { o.ignores(get(r.Memory.KernelTCP) > 0, noKernelMemory) }},
-	{"memory/swappiness", "", late, func(r *resources, o *output) { o.lacks(r.Memory.Swappiness != nil, noSwappiness) }},
-	{"memory/disableOOMKiller", "", late, func(r *resources, o *output) { o.lacks(get(r.Memory.DisableOOMKiller), noOOMSwitch) }},
+	{"memory/limit", "memory.max", late, memoryLimit, "bytes; 0: unset; −1: `max`"},
+	{"memory/swap", "memory.swap.max", late, memorySwap, "swap − limit, since v2 counts them apart; 0: unset, beside limit −1 `max`; −1: `max`; not below limit, nor without one (an update takes that in force)"},
+	{"memory/reservation", "memory.low", late, memoryReservation, "bytes; 0: unset; −1: `max`"},
+	{"memory/checkBeforeUpdate", "memory.max", late, func(*resources, *output) {}, "refuses limits in use: one not above `memory.current`, or for swap one below `memory.swap.current`"},
+	{"memory/kernel", "", late, func(r *resources, o *output) { o.ignores(r.Memory.Kernel) }, "ignored, cgroup v2 counts kernel memory in memory/limit"},
+	{"memory/kernelTCP", "", late, func(r *resources, o *output) { o.ignores(r.Memory.KernelTCP) }, "ignored, cgroup v2 counts kernel memory in memory/limit"},
+	{"memory/swappiness", "", late, func(r *resources, o *output) { o.lacks(r.Memory.Swappiness != nil) }, "cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)"},
+	{"memory/disableOOMKiller", "", late, func(r *resources, o *output) { o.lacks(get(r.Memory.DisableOOMKiller)) }, "cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)"},
 	{"memory/useHierarchy", "", late, func(r *resources, o *output) {
-		o.lacks(r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy, noFlat)
-	}},
-	{"pids/limit", "pids.max", late, pidsLimit},
-	{"cpu/burst", "cpu.max.burst", late, cpuBurst},
-	{"cpu/quota", "cpu.max", late, cpuQuota},
-	{"cpu/period", "cpu.max", late, cpuPeriod},
-	{"unified", "FILE", late, unified},
+		o.lacks(r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy)
+	}, "cgroup v2 always accounts hierarchically; remove it"},
+	{"pids/limit", "pids.max", late, pidsLimit, "0 to 4194304 (0: no process beyond those that are there); −1: `max`"},
+	{"cpu/burst", "cpu.max.burst", late, cpuBurst, "µs, at most the quota"},
+	{"cpu/quota", "cpu.max", late, cpuQuota, "`QUOTA PERIOD` in µs; −1: `max`; 0: unset; without cpu/period the period stays, 100000 in a new group"},
+	{"cpu/period", "cpu.max", late, cpuPeriod, "1000 to 1000000 µs; 0: unset; without cpu/quota the quota stays"},
+	{"unified", "FILE", late, unified, "FILE is the key, each line of the value a write; wins over all fields above; refused: `/` in a key, and files `cgroup.*` except `cgroup.max.*` and `cgroup.pressure`"},
 }
 
-// What cgroup v2 does not have. Each text says what to do about it.
-const (
-	noRealtime     = "cgroup v2 does not limit realtime scheduling; remove it"
-	noLeafWeight   = "cgroup v2 has no leaf weight; remove it"
-	noNetwork      = "cgroup v2 has neither net_cls nor net_prio; remove it (nftables can match the cgroup instead)"
-	noSwappiness   = "cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)"
-	noOOMSwitch    = "cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)"
-	noFlat         = "cgroup v2 always accounts hierarchically; remove it"
-	noKernelMemory = "ignored, cgroup v2 counts kernel memory in memory/limit"
-)
+// noLeafWeight is said of devices too.
+const noLeafWeight = "cgroup v2 has no leaf weight; remove it"
 
 const pointer = "/linux/resources/"
 
@@ -149,17 +142,21 @@ func (o *output) failAt(sub, format string, args ...any) {
 }
 
 // lacks reports, if used, a field whose effect v2 cannot give.
-func (o *output) lacks(used bool, text string) {
+func (o *output) lacks(used bool) {
 	if used {
-		o.fail("%s", text)
+		o.fail("%s", o.text)
 	}
 }
 
-// ignores warns, if used, of a field without which nothing changes for the container.
-func (o *output) ignores(used bool, text string) {
-	if used {
-		o.warnings = append(o.warnings, pointer+o.field+": "+text)
+// ignores warns of a size without which nothing changes for the container.
+func (o *output) ignores(size *int64) {
+	if v, ok := o.bytes(get(size)); ok && v != "max" {
+		o.warn(o.text)
 	}
+}
+
+func (o *output) warn(text string) {
+	o.warnings = append(o.warnings, pointer+o.field+": "+text)
 }
 
 // Compile translates resources into limits, in the order to write them, and
@@ -171,15 +168,44 @@ func Compile(r *specs.LinuxResources) (limits []Limit, controllers, warnings []s
 		return nil, nil, nil, nil
 	}
 	var out output
+	r = withParts(r)
 	for _, out.row = range table {
-		out.conv(withParts(r), &out)
+		out.conv(r, &out)
 	}
+	out.contradictions()
 	for _, l := range out.limits {
 		if c := l.Controller(); c != "" && !slices.Contains(controllers, c) {
 			controllers = append(controllers, c)
 		}
 	}
 	return out.limits, controllers, out.warnings, errors.Join(out.errs...)
+}
+
+// contradictions reports two values for the same thing, of which the kernel would
+// keep the later: a device or a page size that is listed twice. What unified
+// overrides is meant so.
+func (o *output) contradictions() {
+	type said struct{ field, value string }
+	seen := map[string]said{}
+	for _, l := range o.limits {
+		if l.Optional || strings.HasPrefix(l.Field, pointer+"unified/") {
+			continue
+		}
+		what, value := l.File, l.Value
+		if isKeyed(l.File) {
+			i := strings.LastIndexAny(l.Value, " =") + 1
+			what, value = l.File+" "+l.Value[:i], l.Value[i:]
+		}
+		if first, ok := seen[what]; ok && first.value != value {
+			o.errs = append(o.errs, &FieldError{Field: l.Field, Err: fmt.Errorf("contradicts %s; leave one of them out", first.field)})
+		}
+		seen[what] = said{l.Field, value}
+	}
+}
+
+// isKeyed says that a file has one line for each device.
+func isKeyed(file string) bool {
+	return strings.HasPrefix(file, "io.") || file == "rdma.max"
 }
 
 // withParts spares the conversions the question whether a part is there.
@@ -200,310 +226,4 @@ func get[T any](p *T) (v T) {
 		v = *p
 	}
 	return v
-}
-
-// bytes converts a size where −1 means no limit.
-func (o *output) bytes(n int64) (string, bool) {
-	switch {
-	case n == 0:
-		return "", false
-	case n == -1:
-		return "max", true
-	case n < 0:
-		o.fail("%d is not a size; write a number of bytes, or -1 for no limit", n)
-		return "", false
-	}
-	return strconv.FormatInt(n, 10), true
-}
-
-func memoryLimit(r *resources, o *output) {
-	if v, ok := o.bytes(get(r.Memory.Limit)); ok {
-		o.set(v).Check = get(r.Memory.CheckBeforeUpdate)
-	}
-}
-
-// memorySwap: the specification counts memory and swap together, v2 apart.
-func memorySwap(r *resources, o *output) {
-	limit, swap := get(r.Memory.Limit), get(r.Memory.Swap)
-	switch {
-	case swap == -1, swap == 0 && limit == -1:
-		o.set("max").Optional = true
-	case swap == 0 || limit < -1:
-		// unset, or memoryLimit has complained
-	case swap < 0:
-		o.bytes(swap)
-	case limit <= 0:
-		o.fail("%d needs memory/limit, since it counts memory and swap together; set memory/limit too", swap)
-	case swap < limit:
-		o.fail("%d is below memory/limit %d, which it includes; write at least that, or -1 for no limit", swap, limit)
-	default:
-		o.set(strconv.FormatInt(swap-limit, 10)).Optional = swap == limit
-	}
-}
-
-func memoryReservation(r *resources, o *output) {
-	if v, ok := o.bytes(get(r.Memory.Reservation)); ok {
-		o.set(v)
-	}
-}
-
-// pidsLimit: 0 is a limit, the container's first process exists already.
-func pidsLimit(r *resources, o *output) {
-	switch n := r.Pids.Limit; {
-	case n == nil:
-	case *n == -1:
-		o.set("max")
-	case *n < 0:
-		o.fail("%d is not a number of processes; write 0 or more, or -1 for no limit", *n)
-	default:
-		o.set(strconv.FormatInt(*n, 10))
-	}
-}
-
-func cpuIdle(r *resources, o *output) {
-	switch n := r.CPU.Idle; {
-	case n == nil:
-	case *n == 0 || *n == 1:
-		o.set(strconv.FormatInt(*n, 10))
-	default:
-		o.fail("%d is neither 0 (normal) nor 1 (SCHED_IDLE)", *n)
-	}
-}
-
-func cpuShares(r *resources, o *output) {
-	shares := get(r.CPU.Shares)
-	if shares == 0 {
-		return
-	}
-	idle := get(r.CPU.Idle) == 1
-	o.ignores(idle, "ignored, an idle group (cpu/idle 1) has no weight")
-	if !idle {
-		o.set(strconv.FormatUint(weight(shares), 10))
-	}
-}
-
-// weight maps shares 2…262144 to weight 1…10000 so that 1024, v1's default,
-// becomes 100, v2's default. The exponent is a parabola through these three
-// points; a straight line would make 1024 a 39. The explicit conversions keep
-// the compiler from fusing operations, which could tip the rounding up.
-func weight(shares uint64) uint64 {
-	switch {
-	case shares <= 2:
-		return 1
-	case shares >= 262144:
-		return 10000
-	}
-	l := math.Log2(float64(shares))
-	return uint64(math.Ceil(math.Pow(10, float64(float64(l*l)+float64(125*l))/612-7.0/34)))
-}
-
-// The bounds are those of the scheduler (kernel/sched: min_cfs_quota_period,
-// max_cfs_quota_period), which answers a bare EINVAL.
-const minCFS, maxPeriod = 1000, 1000000
-
-// cpuQuota: a quota alone leaves the period as it is, 100000 in a new group.
-func cpuQuota(r *resources, o *output) {
-	quota, period := get(r.CPU.Quota), get(r.CPU.Period)
-	value := strconv.FormatInt(quota, 10)
-	switch {
-	case quota == 0:
-		return
-	case quota == -1:
-		value = "max"
-	case quota < minCFS:
-		o.fail("%d is not a quota; write at least %d µs, or -1 for no limit", quota, minCFS)
-		return
-	}
-	if period != 0 {
-		value += " " + strconv.FormatUint(period, 10)
-	}
-	o.set(value)
-}
-
-func cpuPeriod(r *resources, o *output) {
-	period := get(r.CPU.Period)
-	switch {
-	case period == 0:
-	case period < minCFS || period > maxPeriod:
-		o.fail("%d is not a period; write %d to %d µs", period, minCFS, maxPeriod)
-	case get(r.CPU.Quota) == 0:
-		o.set("max " + strconv.FormatUint(period, 10)).KeepFirst = true
-	}
-}
-
-func cpuBurst(r *resources, o *output) {
-	burst, quota := r.CPU.Burst, get(r.CPU.Quota)
-	switch {
-	case burst == nil:
-	case quota > 0 && *burst > uint64(quota):
-		o.fail("%d is above cpu/quota %d; write at most that", *burst, quota)
-	default:
-		o.set(strconv.FormatUint(*burst, 10))
-	}
-}
-
-func (o *output) list(list string) {
-	if list == "" {
-		return
-	}
-	for part := range strings.SplitSeq(list, ",") {
-		if !isRange(part) {
-			o.fail("%q in %q is neither a number nor a range; write for example 0-3,5", part, list)
-			return
-		}
-	}
-	o.set(list)
-}
-
-func isRange(s string) bool {
-	first, last, ok := strings.Cut(s, "-")
-	a, err := strconv.ParseUint(first, 10, 16)
-	if err != nil || !ok {
-		return err == nil
-	}
-	b, err := strconv.ParseUint(last, 10, 16)
-	return err == nil && a <= b
-}
-
-func ioWeight(r *resources, o *output) {
-	w := get(r.BlockIO.Weight)
-	if w == 0 || !o.checkWeight("", w) {
-		return
-	}
-	l := o.set(strconv.Itoa(int(w)))
-	l.AltFile, l.AltValue = "io.weight", bfqToIO(w)
-}
-
-func (o *output) checkWeight(sub string, w uint16) bool {
-	if w < 10 || w > 1000 {
-		o.failAt(sub, "%d is not a weight; write 10 to 1000", w)
-		return false
-	}
-	return true
-}
-
-// bfqToIO maps 10…1000 to 1…10000.
-func bfqToIO(w uint16) string { return strconv.Itoa(1 + (int(w)-10)*9999/990) }
-
-// ioWeightDevice: 0 takes the device's own weight back, as in cgroup v1.
-func ioWeightDevice(r *resources, o *output) {
-	for i, d := range r.BlockIO.WeightDevice {
-		sub := "/" + strconv.Itoa(i)
-		if get(d.LeafWeight) != 0 {
-			o.failAt(sub+"/leafWeight", noLeafWeight)
-		}
-		dev, ok := o.device(sub, d.LinuxBlockIODevice)
-		w := get(d.Weight)
-		switch {
-		case !ok || d.Weight == nil:
-		case w == 0:
-			l := o.setAt(sub, o.file, dev+" default")
-			l.AltFile, l.AltValue = "io.weight", l.Value
-		case o.checkWeight(sub+"/weight", w):
-			l := o.setAt(sub, o.file, dev+" "+strconv.Itoa(int(w)))
-			l.AltFile, l.AltValue = "io.weight", dev+" "+bfqToIO(w)
-		}
-	}
-}
-
-func (o *output) device(sub string, d specs.LinuxBlockIODevice) (string, bool) {
-	if d.Major < 0 || d.Minor < 0 || d.Major > math.MaxUint32 || d.Minor > math.MaxUint32 {
-		o.failAt(sub, "%d:%d is not a device; write its major and minor number", d.Major, d.Minor)
-		return "", false
-	}
-	return strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10), true
-}
-
-// throttle writes one key at a time: io.max keeps the others of the device.
-func (o *output) throttle(key string, devices []specs.LinuxThrottleDevice) {
-	for i, d := range devices {
-		sub := "/" + strconv.Itoa(i)
-		rate := "max" // what 0 meant in v1
-		if d.Rate != 0 {
-			rate = strconv.FormatUint(d.Rate, 10)
-		}
-		if dev, ok := o.device(sub, d.LinuxBlockIODevice); ok {
-			o.setAt(sub, o.file, dev+" "+key+"="+rate)
-		}
-	}
-}
-
-// hugepages limits use and reservation: a page reserved by mmap but never
-// touched counts only in rsvd, and exceeding max alone is a SIGBUS.
-func hugepages(r *resources, o *output) {
-	for i, h := range r.HugepageLimits {
-		sub := "/" + strconv.Itoa(i)
-		if !isPageSize(h.Pagesize) {
-			o.failAt(sub+"/pageSize", "%q is not a page size; write for example 2MB or 1GB", h.Pagesize)
-			continue
-		}
-		value := strconv.FormatUint(h.Limit, 10)
-		o.setAt(sub, "hugetlb."+h.Pagesize+".max", value)
-		o.setAt(sub, "hugetlb."+h.Pagesize+".rsvd.max", value).Optional = true
-	}
-}
-
-// isPageSize is strict because the size becomes part of a file name.
-func isPageSize(s string) bool {
-	if len(s) < 3 || !strings.Contains("KB MB GB", s[len(s)-2:]) || s[0] == '0' {
-		return false
-	}
-	_, err := strconv.ParseUint(s[:len(s)-2], 10, 16)
-	return err == nil
-}
-
-func rdma(r *resources, o *output) {
-	for _, dev := range slices.Sorted(maps.Keys(r.Rdma)) {
-		sub, value := "/"+escape(dev), dev
-		if h := r.Rdma[dev].HcaHandles; h != nil {
-			value += " hca_handle=" + strconv.FormatUint(uint64(*h), 10)
-		}
-		if h := r.Rdma[dev].HcaObjects; h != nil {
-			value += " hca_object=" + strconv.FormatUint(uint64(*h), 10)
-		}
-		switch {
-		case dev == "" || strings.ContainsAny(dev, " \t\n/="):
-			o.failAt(sub, "%q is not the name of an RDMA device", dev)
-		case value == dev:
-			o.failAt(sub, "sets nothing; write hcaHandles or hcaObjects")
-		default:
-			o.setAt(sub, o.file, value)
-		}
-	}
-}
-
-// unified takes files by name; each line of a value is a write of its own.
-func unified(r *resources, o *output) {
-	for _, file := range slices.Sorted(maps.Keys(r.Unified)) {
-		sub := "/" + escape(file)
-		if problem := checkFile(file); problem != "" {
-			o.failAt(sub, "%q %s", file, problem)
-			continue
-		}
-		for line := range strings.SplitSeq(strings.TrimRight(r.Unified[file], "\n"), "\n") {
-			o.setAt(sub, file, line)
-		}
-	}
-}
-
-// checkFile keeps unified to limits: a key must not leave the directory, and
-// must not move processes, freeze, kill or delegate behind husk's back.
-func checkFile(file string) string {
-	controller, rest, _ := strings.Cut(file, ".")
-	switch {
-	case strings.Contains(file, "/"):
-		return `contains "/"; write the name of a file in the cgroup directory, such as memory.high`
-	case controller == "" || rest == "" || len(file) > unix.NAME_MAX:
-		return "is not the name of an interface file; write CONTROLLER.PARAMETER, such as memory.high"
-	case strings.ContainsFunc(file, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return "contains spaces or control characters; write the name of a file, such as memory.high"
-	case controller == "cgroup" && !strings.HasPrefix(rest, "max.") && rest != "pressure":
-		return "is not a limit but under husk's control; of the cgroup files only cgroup.max.depth, cgroup.max.descendants and cgroup.pressure can be set"
-	}
-	return ""
-}
-
-// escape makes s an element of a JSON pointer (RFC 6901).
-func escape(s string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
 }

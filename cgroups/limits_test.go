@@ -63,6 +63,7 @@ func TestCompile(t *testing.T) {
 		{`{"memory":{"reservation":5}}`, []string{"memory/reservation: memory.low=5 late", "|memory"}},
 		{`{"memory":{"reservation":-1}}`, []string{"memory/reservation: memory.low=max late", "|memory"}},
 		{`{"memory":{"limit":100,"checkBeforeUpdate":true}}`, []string{"memory/limit: memory.max=100 late check", "|memory"}},
+		{`{"memory":{"limit":100,"swap":150,"checkBeforeUpdate":true}}`, []string{"memory/limit: memory.max=100 late check", "memory/swap: memory.swap.max=50 late check", "|memory"}},
 		{`{"memory":{"disableOOMKiller":false,"useHierarchy":true,"kernel":0,"kernelTCP":-1}}`, []string{"|"}},
 		{`{"memory":{"limit":9223372036854775807}}`, []string{"memory/limit: memory.max=9223372036854775807 late", "|memory"}},
 
@@ -74,13 +75,13 @@ func TestCompile(t *testing.T) {
 		{`{"cpu":{"quota":-1}}`, []string{"cpu/quota: cpu.max=max late", "|cpu"}},
 		{`{"cpu":{"period":20000}}`, []string{"cpu/period: cpu.max=max 20000 late keepfirst", "|cpu"}},
 		{`{"cpu":{"quota":50000,"burst":10000}}`, []string{"cpu/burst: cpu.max.burst=10000 late", "cpu/quota: cpu.max=50000 late", "|cpu"}},
-		{`{"cpu":{"burst":0}}`, []string{"cpu/burst: cpu.max.burst=0 late", "|cpu"}},
-		{`{"cpu":{"idle":0,"shares":2}}`, []string{"cpu/idle: cpu.idle=0", "cpu/shares: cpu.weight=1", "|cpu"}},
+		{`{"cpu":{"burst":0}}`, []string{"cpu/burst: cpu.max.burst=0 late optional", "|cpu"}},
+		{`{"cpu":{"idle":0,"shares":2}}`, []string{"cpu/idle: cpu.idle=0 optional", "cpu/shares: cpu.weight=1", "|cpu"}},
 		{`{"cpu":{"idle":1,"shares":512}}`, []string{"cpu/idle: cpu.idle=1", "|cpu", "!cpu/shares: ignored, an idle group (cpu/idle 1) has no weight"}},
 		{`{"cpu":{"cpus":"0-3,5","mems":"0"}}`, []string{"cpu/cpus: cpuset.cpus=0-3,5", "cpu/mems: cpuset.mems=0", "|cpuset"}},
 
-		{`{"blockIO":{"weight":10}}`, []string{"blockIO/weight: io.bfq.weight=10 else io.weight=1", "|io"}},
-		{`{"blockIO":{"weight":1000}}`, []string{"blockIO/weight: io.bfq.weight=1000 else io.weight=10000", "|io"}},
+		{`{"blockIO":{"weight":10}}`, []string{"blockIO/weight: io.bfq.weight=10 else io.weight=1", "blockIO/weight: io.weight=1 optional", "|io"}},
+		{`{"blockIO":{"weight":1000}}`, []string{"blockIO/weight: io.bfq.weight=1000 else io.weight=10000", "blockIO/weight: io.weight=10000 optional", "|io"}},
 		{`{"blockIO":{"weight":0,"leafWeight":0}}`, []string{"|"}},
 		{`{"blockIO":{"weightDevice":[{"major":8,"minor":16,"weight":500},{"major":8,"minor":0,"weight":0},{"major":7,"minor":0}]}}`, []string{
 			"blockIO/weightDevice/0: io.bfq.weight=8:16 500 else io.weight=8:16 4950",
@@ -118,7 +119,7 @@ func TestCompile(t *testing.T) {
 			"|memory,cpuset,io",
 		}},
 
-		{`{"memory":{"kernel":1,"kernelTCP":1}}`, []string{"|", "!memory/kernel: " + noKernelMemory, "!memory/kernelTCP: " + noKernelMemory}},
+		{`{"memory":{"kernel":1,"kernelTCP":1}}`, []string{"|", "!memory/kernel: ignored, cgroup v2 counts kernel memory in memory/limit", "!memory/kernelTCP: ignored, cgroup v2 counts kernel memory in memory/limit"}},
 	} {
 		limits, controllers, warnings, err := Compile(parse(t, c.in))
 		if err != nil {
@@ -152,6 +153,14 @@ func TestCompileErrors(t *testing.T) {
 		{`{"memory":{"swappiness":0}}`, "memory/swappiness", "remove it"},
 		{`{"memory":{"disableOOMKiller":true}}`, "memory/disableOOMKiller", "oomScoreAdj"},
 		{`{"memory":{"useHierarchy":false}}`, "memory/useHierarchy", "remove it"},
+		{`{"memory":{"kernel":-5}}`, "memory/kernel", "-1 for no limit"},
+		{`{"memory":{"kernelTCP":-2}}`, "memory/kernelTCP", "-1 for no limit"},
+		{`{"pids":{"limit":4194305}}`, "pids/limit", "0 to 4194304, or -1"},
+		{`{"cpu":{"quota":17592186044416}}`, "cpu/quota", "at most 17592186044415"},
+		{`{"cpu":{"burst":17592186044416}}`, "cpu/burst", "0 to 17592186044415"},
+		{`{"hugepageLimits":[{"pageSize":"2MB","limit":1},{"pageSize":"2MB","limit":1},{"pageSize":"2MB","limit":2}]}`, "hugepageLimits/2", "contradicts /linux/resources/hugepageLimits/1;"},
+		{`{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":11},{"major":8,"minor":0,"rate":1}]}}`, "blockIO/throttleReadBpsDevice/1", "contradicts /linux/resources/blockIO/throttleReadBpsDevice/0;"},
+		{`{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":11},{"major":8,"minor":0,"weight":12}]}}`, "blockIO/weightDevice/1", "contradicts"},
 		{`{"cpu":{"quota":-2}}`, "cpu/quota", "at least 1000"},
 		{`{"cpu":{"quota":999}}`, "cpu/quota", "at least 1000"},
 		{`{"cpu":{"period":999}}`, "cpu/period", "1000 to 1000000"},
@@ -309,10 +318,13 @@ func TestApplyErrors(t *testing.T) {
 
 // TestCheckUsage: a limit above the usage, and no limit, pass.
 func TestCheckUsage(t *testing.T) {
-	g, _ := fake(t, map[string]string{"memory.current": "100\n"})
-	must(t, g.checkUsage("101"))
-	must(t, g.checkUsage("max"))
-	wantError(t, g.checkUsage("99"), unix.EBUSY)
+	g, _ := fake(t, map[string]string{"memory.current": "100\n", "memory.swap.current": "100\n"})
+	check := func(file, value string) error { return g.check(Limit{File: file, Value: value, Check: true}) }
+	must(t, check("memory.max", "101"))
+	must(t, check("memory.max", "max"))
+	wantError(t, check("memory.max", "100"), unix.EBUSY)
+	must(t, check("memory.swap.max", "100"))
+	wantError(t, check("memory.swap.max", "99"), unix.EBUSY)
 }
 
 func TestHugetlb(t *testing.T) {

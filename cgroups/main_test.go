@@ -192,7 +192,13 @@ func helper() {
 			os.Exit(1)
 		}
 		mem[0] = 1
-	case "fds":
+	case "delegated":
+		path, err := Delegated()
+		if err != nil {
+			path = err.Error()
+		}
+		fmt.Println(path)
+		os.Exit(0)
 	}
 	fmt.Println("ok")
 	time.Sleep(time.Minute)

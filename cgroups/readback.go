@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,23 +57,33 @@ func initially(file string) (value string, ok bool) {
 	case "memory.zswap.writeback":
 		return "1", true
 	}
-	return "max", strings.HasPrefix(file, "hugetlb.") && strings.HasSuffix(file, ".max")
+	return "max", isHugetlbMax(file)
 }
 
-// limited leaves out the lines for devices and resources without a limit, of
-// files that have one for each that exists.
+func isHugetlbMax(file string) bool {
+	return strings.HasPrefix(file, "hugetlb.") && strings.HasSuffix(file, ".max")
+}
+
+// noHugetlb is below what hugetlb.SIZE.max shows for "max" until it is written: the
+// kernel's PAGE_COUNTER_MAX, in bytes, of which the rest depends on sizes of pages.
+const noHugetlb = 1 << 62
+
+// limited is the content of a limit file, without what says that there is none:
+// lines for devices and resources, of which some files have one for each that exists.
 func limited(file, text string) string {
-	if file != "rdma.max" && file != "misc.max" {
-		return strings.TrimSuffix(text, "\n")
+	text = strings.TrimSuffix(text, "\n")
+	switch {
+	case isHugetlbMax(file) && parseNumber(text) > noHugetlb:
+		return "max"
+	case file != "rdma.max" && file != "misc.max":
+		return text
 	}
 	var lines []string
 	for line := range strings.Lines(text) {
-		_, values, _ := strings.Cut(strings.TrimSpace(line), " ")
-		for v := range strings.FieldsSeq(values) {
-			if !strings.HasSuffix(v, "max") {
-				lines = append(lines, strings.TrimSpace(line))
-				break
-			}
+		line = strings.TrimSpace(line)
+		_, values, _ := strings.Cut(line, " ")
+		if strings.ContainsFunc(strings.ReplaceAll(values, "max", ""), unicode.IsDigit) {
+			lines = append(lines, line)
 		}
 	}
 	return strings.Join(lines, "\n")

@@ -297,35 +297,47 @@ func parseDevice(s string) (major, minor uint32, ok bool) {
 	return uint32(x), uint32(y), errX == nil && errY == nil
 }
 
-// hugetlb finds the page sizes by the names of the files.
 func (r *reader) hugetlb() map[string]HugetlbStats {
-	dir, err := openat(r.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
+	sizes := hugetlbSizes(r.dir)
+	if len(sizes) == 0 {
 		return nil
 	}
-	defer closeFD(dir)
-	var all map[string]HugetlbStats
-	for _, name := range list(dir, func(kind byte, name []byte) bool {
-		return kind == unix.DT_REG && strings.HasPrefix(string(name), "hugetlb.") && strings.HasSuffix(string(name), ".current")
-	}) {
-		size := strings.TrimSuffix(strings.TrimPrefix(name, "hugetlb."), ".current")
-		usage := r.optional(name)
-		if usage == nil || strings.Contains(size, ".") { // "2MB.rsvd"
-			continue
-		}
+	all := make(map[string]HugetlbStats, len(sizes))
+	for _, size := range sizes {
+		file := "hugetlb." + size
 		h := HugetlbStats{
-			Usage: *usage, Limit: r.limit("hugetlb." + size + ".max"),
-			Reserved: r.number("hugetlb." + size + ".rsvd.current"), ReservedLimit: r.limit("hugetlb." + size + ".rsvd.max"),
+			Usage: r.number(file + ".current"), Limit: r.limit(file + ".max"),
+			Reserved: r.number(file + ".rsvd.current"), ReservedLimit: r.limit(file + ".rsvd.max"),
 		}
-		if file, ok := r.text("hugetlb." + size + ".events"); ok {
-			h.Failures, _ = value(file, "max")
+		for _, limit := range [...]*uint64{&h.Limit, &h.ReservedLimit} {
+			if *limit > noHugetlb {
+				*limit = math.MaxUint64
+			}
 		}
-		if all == nil {
-			all = map[string]HugetlbStats{}
+		if events, ok := r.text(file + ".events"); ok {
+			h.Failures, _ = value(events, "max")
 		}
 		all[size] = h
 	}
 	return all
+}
+
+// hugetlbSizes finds the sizes of huge pages by the names of a group's files.
+func hugetlbSizes(group int) []string {
+	dir, err := openat(group, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer closeFD(dir)
+	sizes := list(dir, func(_ byte, name []byte) bool {
+		size, ok := strings.CutPrefix(string(name), "hugetlb.")
+		size, current := strings.CutSuffix(size, ".current")
+		return ok && current && !strings.Contains(size, ".") // "2MB.rsvd"
+	})
+	for i := range sizes {
+		sizes[i] = strings.TrimSuffix(strings.TrimPrefix(sizes[i], "hugetlb."), ".current")
+	}
+	return sizes
 }
 
 func (r *reader) rdma() (devices []RdmaStats) {

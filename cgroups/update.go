@@ -3,10 +3,12 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,10 +40,8 @@ func (g *Group) Update(limits []Limit, then ...func() error) error {
 
 // writable refuses what is bound to fail.
 func (g *Group) writable(l Limit) error {
-	if l.Check {
-		if err := g.checkUsage(l.Value); err != nil {
-			return &FieldError{Field: l.Field, File: l.File, Value: l.Value, Err: err}
-		}
+	if err := g.check(l); err != nil {
+		return err
 	}
 	err := g.access(l.File)
 	if errors.Is(err, unix.ENOENT) && l.AltFile != "" {
@@ -53,11 +53,18 @@ func (g *Group) writable(l Limit) error {
 	return &FieldError{Field: l.Field, File: l.File, Value: l.Value, Err: g.reason(l, err)}
 }
 
-// access opens a file for writing, which has no effect on interface files.
+// access opens a file for writing, which has no effect on interface files. Root
+// can open those too that only say something; their mode tells.
 func (g *Group) access(file string) error {
 	fd, err := openat(g.fd, file, unix.O_WRONLY)
-	if err == nil {
-		closeFD(fd)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	var st unix.Stat_t
+	err = retry(func() error { return unix.Fstat(fd, &st) })
+	if err == nil && st.Mode&0o222 == 0 {
+		err = unix.EACCES
 	}
 	return err
 }
@@ -67,14 +74,27 @@ func (g *Group) access(file string) error {
 // nothing else can fail; and the limit of swap, which reclaim may then need,
 // sinks after it.
 func (g *Group) order(limits []Limit) []Limit {
-	limits = slices.Clone(limits)
+	limits = slices.DeleteFunc(slices.Clone(limits), func(l Limit) bool {
+		return isMemory(l) && l != lastOf(limits, l.File) // unified wins
+	})
 	slices.SortStableFunc(limits, func(a, b Limit) int { return g.turn(a) - g.turn(b) })
 	return limits
 }
 
+func isMemory(l Limit) bool { return l.File == "memory.max" || l.File == "memory.swap.max" }
+
+func lastOf(limits []Limit, file string) (last Limit) {
+	for _, l := range limits {
+		if l.File == file {
+			last = l
+		}
+	}
+	return last
+}
+
 func (g *Group) turn(l Limit) int {
 	switch {
-	case l.File != "memory.max" && l.File != "memory.swap.max":
+	case !isMemory(l):
 		return 1
 	case !g.lowers(l):
 		return 0
@@ -87,13 +107,12 @@ func (g *Group) turn(l Limit) int {
 // lowers says that l is below what is in its file; what is not a plain number of
 // bytes ("1G", in unified) counts as lower.
 func (g *Group) lowers(l Limit) bool {
-	file, _ := read(g.fd, l.File)
-	old, err := strconv.ParseUint(strings.TrimSpace(file), 10, 64)
-	if err != nil { // "max"
-		return l.Value != "max"
+	if l.Value == "max" {
+		return false
 	}
+	now, limited := g.number(l.File)
 	n, err := strconv.ParseUint(l.Value, 10, 64)
-	return l.Value != "max" && (err != nil || n < old)
+	return !limited || err != nil || n < now
 }
 
 // content is a file before the update.
@@ -130,7 +149,7 @@ func (g *Group) restore(saved []content) error {
 	}
 	var errs []error
 	for _, c := range saved {
-		if now, err := read(g.fd, c.file); err == nil && now != c.text {
+		if now, err := read(g.fd, c.file); err == nil && limited(c.file, now) != limited(c.file, c.text) {
 			errs = append(errs, fmt.Errorf("%s could not be set back to %q", c.file, strings.TrimSpace(c.text)))
 		}
 	}
@@ -181,6 +200,23 @@ func neutral(file string) string {
 		return "hca_handle=max hca_object=max"
 	}
 	return ""
+}
+
+// Compile is [Compile] for a group in use, of which it takes what r leaves out:
+// a limit of memory and swap together needs that of memory.
+func (g *Group) Compile(r *specs.LinuxResources) (limits []Limit, controllers, warnings []string, err error) {
+	if r == nil || r.Memory == nil || get(r.Memory.Swap) <= 0 || get(r.Memory.Limit) != 0 {
+		return Compile(r)
+	}
+	inForce := int64(-1)
+	if n, ok := g.number("memory.max"); ok {
+		inForce = int64(min(n, math.MaxInt64))
+	}
+	filled, memory := *r, *r.Memory
+	memory.Limit, filled.Memory = &inForce, &memory
+	limits, controllers, warnings, err = Compile(&filled)
+	limits = slices.DeleteFunc(limits, func(l Limit) bool { return l.Field == pointer+"memory/limit" })
+	return limits, controllers, warnings, err
 }
 
 // Require makes sure of controllers in a group that exists: those that it lacks
