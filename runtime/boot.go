@@ -49,16 +49,23 @@ func (c *creation) spawn() (err error) {
 	if s.Root = root; root > 0 {
 		defer unix.Close(root)
 	}
-	if s.Exe, err = namespaces.Sealed(); err != nil {
-		return err
-	}
-	defer s.Exe.Close()
-	if c.conn, s.Child, err = namespaces.Pair(); err != nil {
-		return err
-	}
 	s.Cgroup = -1
 	if c.group != nil && s.Place == nil {
 		s.Cgroup = c.group.FD()
+	}
+	c.proc, c.conn, err = launch(s)
+	return err
+}
+
+// launch starts our own program as the child that s describes, and returns our end of
+// the conversation with it.
+func launch(s *namespaces.Config) (proc *namespaces.Process, conn *namespaces.Conn, err error) {
+	if s.Exe, err = namespaces.Sealed(); err != nil {
+		return nil, nil, err
+	}
+	defer s.Exe.Close()
+	if conn, s.Child, err = namespaces.Pair(); err != nil {
+		return nil, nil, err
 	}
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
 	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GOTRACEBACK=none"}
@@ -66,12 +73,13 @@ func (c *creation) spawn() (err error) {
 	// runtime raised for itself.
 	namespaces.RestoreNofile()
 	keepOnExec(s.Inherit, true)
-	c.proc, err = namespaces.Spawn(s)
+	proc, err = namespaces.Spawn(s)
 	keepOnExec(s.Inherit, false)
 	if err != nil {
-		return at("/linux/namespaces", "", err)
+		_ = conn.Close()
+		return nil, nil, at("/linux/namespaces", "", err)
 	}
-	return nil
+	return proc, conn, nil
 }
 
 // rootMount opens the container's root if the init is to be born in it, else it returns 0.
@@ -103,6 +111,9 @@ func (c *creation) prepare() error {
 		return err
 	}
 	if err := c.recordInit(c.proc.PID); err != nil {
+		return err
+	}
+	if err := c.keep(); err != nil {
 		return err
 	}
 	if err := c.checkJoinedMaps(); err != nil {
@@ -289,24 +300,39 @@ func (c *creation) runtimeHooks() error {
 // deliver hands the pty master and the pidfd to those who asked for them.
 func (c *creation) deliver(fds []int) error {
 	defer closeAll(fds)
-	if len(fds) > 0 && c.o.ConsoleSocket != "" {
-		if err := sendFD(c.o.ConsoleSocket, "/dev/ptmx", fds[0]); err != nil {
-			return fmt.Errorf("console socket %s: %w", c.o.ConsoleSocket, err)
+	if err := deliverTerminal(fds, c.o.ConsoleSocket, c.o.Terminal); err != nil {
+		return err
+	}
+	return deliverPidfd(c.proc, c.o.PidfdSocket, "standard")
+}
+
+// deliverTerminal hands over the pty master, if there is one, to a socket, or to the
+// function of a caller that stays in the foreground.
+func deliverTerminal(fds []int, socket string, foreground func(*os.File) error) error {
+	if len(fds) == 0 {
+		return nil
+	}
+	if socket != "" {
+		if err := sendFD(socket, "/dev/ptmx", fds[0]); err != nil {
+			return fmt.Errorf("console socket %s: %w", socket, err)
 		}
 	}
-	if len(fds) > 0 && c.o.Terminal != nil {
-		master, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return err
-		}
-		if err := c.o.Terminal(os.NewFile(uintptr(master), "/dev/ptmx")); err != nil {
-			return err
-		}
+	if foreground == nil {
+		return nil
 	}
-	if c.o.PidfdSocket != "" {
-		if err := sendFD(c.o.PidfdSocket, "standard", int(c.proc.FD.Fd())); err != nil {
-			return fmt.Errorf("pidfd socket %s: %w", c.o.PidfdSocket, err)
-		}
+	master, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	return foreground(os.NewFile(uintptr(master), "/dev/ptmx"))
+}
+
+func deliverPidfd(proc *namespaces.Process, socket, data string) error {
+	if socket == "" {
+		return nil
+	}
+	if err := sendFD(socket, data, int(proc.FD.Fd())); err != nil {
+		return fmt.Errorf("pidfd socket %s: %w", socket, err)
 	}
 	return nil
 }

@@ -188,16 +188,21 @@ func inherited(preserve int) (n int, env []string, err error) {
 		}
 	}
 	n = max(n, 0) + preserve
+	return n, env, checkPreserved(n)
+}
+
+// checkPreserved makes sure that the n descriptors from 3 on are the caller's.
+func checkPreserved(n int) error {
 	for fd := 3; fd < 3+n; fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			return 0, nil, &Error{
+			return &Error{
 				Err:  fmt.Errorf("file descriptor %d to preserve is not open", fd),
 				Hint: "--preserve-fds N passes descriptors 3 to 2+N of husk's caller (after those of LISTEN_FDS)",
 			}
 		}
 	}
-	return n, env, nil
+	return nil
 }
 
 // make does what changes the host, after the intent record.

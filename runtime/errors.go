@@ -67,6 +67,9 @@ func wrap(op, id string, err error) error {
 		e = &Error{Err: err}
 	}
 	e.Op, e.ID = op, id
+	if op == "exec" && e.Exit == 0 {
+		e.Exit = 255 // what else can fail must not look like the process's own status
+	}
 	if op == "create" {
 		e.Exit = 0 // it executes nothing: 126 and 127 are for start and run
 	}

@@ -418,6 +418,8 @@ func (i *initer) announce() error {
 	}
 	i.announced = true
 	i.denied = !i.became && i.setgroupsDenied()
+	// From here on a process that joined a container lives on its own too.
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 	_ = i.conn.Send(msgExec, nil) // nobody may be listening any more
 	keepOnExec(i.inherit, true)
 	return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))

@@ -26,7 +26,8 @@ type Config struct {
 	// Bundle is the absolute path of the bundle directory.
 	Bundle string
 
-	listener bool // the profile has a listenerPath
+	listener bool           // the profile has a listenerPath
+	process  jsontext.Value // the bytes of /process, for exec
 }
 
 const (
@@ -118,6 +119,13 @@ type field struct {
 func newDecoder(data []byte) *decoder {
 	// jsontext reads a bytes.Buffer in place instead of copying from it.
 	return &decoder{in: jsontext.NewDecoder(bytes.NewBuffer(data)), data: data}
+}
+
+// source returns the text of the value that read decodes, in place.
+func (d *decoder) source(read func()) jsontext.Value {
+	start := d.in.InputOffset()
+	read()
+	return bytes.TrimLeft(d.data[start:d.in.InputOffset()], " \t\r\n:")
 }
 
 // finish reports what went wrong, and whatever follows the one value there may be.

@@ -12,7 +12,9 @@ import (
 func specFields(s *specs.Spec, c *Config) []field {
 	return []field{
 		{"ociVersion", &s.Version},
-		{"process", object(&s.Process, processFields)},
+		{"process", func(d *decoder) {
+			c.process = d.source(func() { object(&s.Process, processFields)(d) })
+		}},
 		{"root", object(&s.Root, rootFields)},
 		{"hostname", &s.Hostname},
 		{"domainname", &s.Domainname},

@@ -310,8 +310,7 @@ func (p *Plan) hooks(name string, hooks []specs.Hook, status specs.ContainerStat
 	}
 }
 
-// process adds the steps of start, in the order of privilege: what needs rights comes
-// before they go, and the filter is last unless only a privileged process may load it.
+// process adds the steps of start.
 func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 	proc := p.config.Spec.Process
 	if proc == nil {
@@ -319,13 +318,21 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 		return nil
 	}
 	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, id)
-	p.addNums(opAffinity, "")
-	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
-	p.add(opChdir, "/process/cwd", proc.Cwd)
 	filter, err := p.filter(linux, o)
 	if err != nil {
 		return err
 	}
+	p.payload(proc, filter, o.Env)
+	return nil
+}
+
+// payload adds the last steps of a process, which are the same for the container's own
+// and for one that joins it, in the order of privilege: what needs rights comes before
+// they go, and the filter is last unless only a privileged process may load it.
+func (p *Plan) payload(proc *specs.Process, filter *Step, env []string) {
+	p.addNums(opAffinity, "")
+	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
+	p.add(opChdir, "/process/cwd", proc.Cwd)
 	if filter != nil && !proc.NoNewPrivileges {
 		p.Steps = append(p.Steps, *filter)
 	}
@@ -342,10 +349,9 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 			p.Steps = append(p.Steps, *filter)
 		}
 	}
-	env := append(slices.Clip(proc.Env), o.Env...)
+	env = append(slices.Clip(proc.Env), env...)
 	s := p.add(opExec, "/process/args/0", append(slices.Clip(proc.Args), env...)...)
 	s.Nums = []int64{int64(len(proc.Args))}
-	return nil
 }
 
 func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {

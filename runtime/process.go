@@ -15,15 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// joinKeyring gives the thread a new session keyring, so that the container cannot
-// reach the caller's keys. Kernels without keyrings have nothing to reach; a user who
-// is over the key quota would not get one at all.
+// joinKeyring gives the thread the session keyring of the container, so that it cannot
+// reach the caller's keys: a new one, or the one that the init made under this name.
+// Kernels without keyrings have nothing to reach; a user who is over the key quota would
+// not get one at all.
 func joinKeyring(name string) error {
-	_, err := unix.KeyctlJoinSessionKeyring(name)
+	id, err := unix.KeyctlJoinSessionKeyring(name)
 	if err == unix.ENOSYS {
 		return nil
 	}
-	return os.NewSyscallError("join session keyring", err)
+	if err != nil {
+		return os.NewSyscallError("join session keyring", err)
+	}
+	// The rights that a new one gives to its possessor and its owner, and one more: that
+	// the owner finds it by name. Without that whoever joins later gets another one, and
+	// so it is if the container has taken from us the right to change this.
+	const possessor, viewReadLink, search = 0x3f000000, 0x00130000, 0x00080000
+	_ = unix.KeyctlSetperm(id, possessor|viewReadLink|search)
+	return nil
 }
 
 // allowEveryCPU undoes the affinity of whoever called husk. The mask is as wide as any

@@ -36,11 +36,11 @@ func (c *creation) stillborn(err error) bool {
 
 // bootPlaced boots once more, with an init that is born in our cgroup and moved.
 func (c *creation) bootPlaced(start bool) error {
-	_ = c.conn.Close()
 	if c.proc != nil {
+		_ = c.conn.Close()
 		_ = c.proc.FD.Close()
 	}
-	c.proc, c.end = nil, ending{}
+	c.conn, c.proc, c.end = nil, nil, ending{}
 	// Bound, if the first init died late enough to be sent it.
 	_ = unlinkat(c.entry.fd, startSock, 0)
 	c.plan.Spawn.Join, c.plan.Spawn.Place = nil, c.place

@@ -64,7 +64,7 @@ func (c *creation) wait(keep, adopts bool) (int, error) {
 	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
 	done := make(chan struct{})
 	defer close(done)
-	go forwardSignals(c.rec.Init, done)
+	go forwardSignals(dup(pidfd), done)
 	if adopts && !c.plan.owned(specs.PIDNamespace) {
 		go reapOrphans(c.proc.PID)
 	}
@@ -115,12 +115,9 @@ var forwarded = []os.Signal{
 
 // forwardSignals passes signals on to the process until done is closed. Go takes tens
 // of microseconds to change the handler of a signal, which is why only some are asked
-// for, one after the other, while the process already runs, and nobody waits for it.
-func forwardSignals(pid process, done <-chan struct{}) {
-	pidfd, err := pid.handle()
-	if err != nil {
-		return
-	}
+// for, one after the other, while the process already runs, and nobody waits for it. The
+// pidfd is its own.
+func forwardSignals(pidfd int, done <-chan struct{}) {
 	defer unix.Close(pidfd)
 	signals := make(chan os.Signal, 16)
 	defer signal.Stop(signals)

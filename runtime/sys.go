@@ -39,6 +39,15 @@ func unlinkat(dir int, name string, flags int) error {
 	return retryErr(func() error { return unix.Unlinkat(dir, name, flags) })
 }
 
+// dup returns another descriptor for the same file, -1 if there is none to be had.
+func dup(fd int) int {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)

@@ -25,6 +25,7 @@ func commands() []command {
 		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand},
 		{name: "start", args: "ID", summary: "start the process of a created container", min: 1, max: 1, setup: startCommand},
 		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand},
+		{name: "exec", args: "ID COMMAND [ARG...]", summary: "execute a further process in a container", min: 1, max: -1, setup: execCommand},
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},
 		{name: "ps", args: "ID [PS OPTION...]", summary: "list the processes of a container", min: 1, max: -1, setup: psCommand},

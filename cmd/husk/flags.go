@@ -71,3 +71,19 @@ func isBool(f *flag.Flag) bool {
 	b, ok := f.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
 }
+
+// appendTo collects the values of a flag that may be repeated.
+func appendTo(list *[]string) func(string) error {
+	return func(s string) error {
+		*list = append(*list, s)
+		return nil
+	}
+}
+
+// listTo collects values that may also be separated by commas.
+func listTo(list *[]string) func(string) error {
+	return func(s string) error {
+		*list = append(*list, strings.Split(s, ",")...)
+		return nil
+	}
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"flag"
-	"os"
 
 	"github.com/huskrun/husk/runtime"
 )
@@ -22,20 +21,6 @@ func runCommand(fs *flag.FlagSet) action {
 		if o.Detach {
 			return a.runtime().Run(args[0], *bundle, o)
 		}
-		return a.foreground(args[0], *bundle, o)
+		return a.onTerminal(&o.Terminal, func() (int, error) { return a.runtime().Run(args[0], *bundle, o) })
 	}
-}
-
-// foreground lends the container our terminal while it runs.
-func (a *app) foreground(id, bundle string, o runtime.RunOptions) (int, error) {
-	var t *terminal
-	o.Terminal = func(master *os.File) (err error) {
-		t, err = attach(master, os.Stdin, os.Stdout)
-		return err
-	}
-	status, err := a.runtime().Run(id, bundle, o)
-	if t != nil {
-		t.close()
-	}
-	return status, err
 }

@@ -21,6 +21,20 @@ type terminal struct {
 	drained chan struct{}
 }
 
+// onTerminal lends our terminal to whatever act makes, once it has one of its own.
+func (a *app) onTerminal(take *func(*os.File) error, act func() (int, error)) (int, error) {
+	var t *terminal
+	*take = func(master *os.File) (err error) {
+		t, err = attach(master, os.Stdin, os.Stdout)
+		return err
+	}
+	status, err := act()
+	if t != nil {
+		t.close()
+	}
+	return status, err
+}
+
 // attach starts copying between the container's terminal and in and out. It takes
 // over master. Where in is a terminal it becomes raw: keys are the container's.
 func attach(master, in, out *os.File) (*terminal, error) {

@@ -1,0 +1,396 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// ExecOptions say what to execute in a container, and how. Without a process file it is
+// the container's own process with other arguments and with what else is given here.
+type ExecOptions struct {
+	Args           []string // the program and its arguments
+	Cwd            string
+	Env            []string // added, NAME=value
+	User           string   // UID[:GID], numbers
+	AdditionalGIDs []string // added, numbers
+	Caps           []string // added, CAP_NAME
+	NoNewPrivs     bool
+	TTY            bool
+	ProcessLabel   string // of SELinux
+	AppArmor       string // profile
+
+	// ProcessFile holds the process as config.json does. Nothing above counts then.
+	ProcessFile string
+
+	Cgroup       string // below the container's
+	IgnorePaused bool   // wait for a paused container instead of failing
+	Detach       bool   // return as soon as the process runs
+
+	ConsoleSocket string // as in CreateOptions
+	PidfdSocket   string
+	PidFile       string
+	PreserveFDs   int
+	Terminal      func(master *os.File) error
+}
+
+// Exec executes a further process in a created or running container and, unless
+// detached, waits for it and forwards signals to it. It returns the process's exit
+// status, 128+n if signal n killed it; the Exit of its error is 127 or 126 if there is
+// no such program or it cannot be executed, and else 255.
+//
+// The process is made as a container's init is (design: one mechanism): a clone that is
+// born in the container's cgroup, enters its namespaces and executes our own program
+// again, which interprets the process's steps of a plan and executes the payload. Exec
+// takes no lock: any number may run at once, and the kernel refuses what comes too late.
+func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
+	growStack()
+	j := &joining{Runtime: r, o: o}
+	defer j.close()
+	if err = j.open(id); err == nil {
+		err = j.start()
+	}
+	if err == nil {
+		status, err = j.finish()
+	}
+	return status, wrap("exec", id, err)
+}
+
+// joining is a process that is being added to a container.
+type joining struct {
+	*Runtime
+	o     ExecOptions
+	entry *entry
+	rec   *record
+	init  int // pidfd of the container's init
+	group *cgroups.Group
+	spawn namespaces.Config
+	steps []Step
+	oom   *int // oom_score_adj
+	conn  *namespaces.Conn
+	proc  *namespaces.Process
+}
+
+// open finds the container and compiles what is to be done. It changes nothing.
+func (j *joining) open(id string) (err error) {
+	j.init = -1
+	if err = checkJoining(&j.o); err != nil {
+		return err
+	}
+	if j.entry, err = j.Runtime.open(id); err != nil {
+		return err
+	}
+	if j.rec, err = j.entry.read(); err != nil {
+		return err
+	}
+	if err = j.openContainer(); err != nil {
+		return err
+	}
+	k, err := j.entry.kept()
+	if err != nil {
+		return err
+	}
+	proc, err := k.process(&j.o)
+	if err != nil {
+		return err
+	}
+	if err := checkTerminal(proc.Terminal, &j.o); err != nil {
+		return err
+	}
+	return j.compile(k, proc)
+}
+
+func checkJoining(o *ExecOptions) error {
+	if o.PreserveFDs < 0 {
+		return fmt.Errorf("cannot preserve %d file descriptors", o.PreserveFDs)
+	}
+	return checkPreserved(o.PreserveFDs)
+}
+
+// checkTerminal: a terminal needs somebody who takes its master, and only one.
+func checkTerminal(terminal bool, o *ExecOptions) error {
+	switch {
+	case terminal && o.ConsoleSocket == "" && (o.Detach || o.Terminal == nil):
+		return &Error{
+			Field: "/process/terminal",
+			Err:   errors.New("cannot allocate tty if husk will detach without setting console socket"),
+			Hint:  "give --console-socket, or leave out --tty",
+		}
+	case !terminal && o.ConsoleSocket != "", o.ConsoleSocket != "" && !o.Detach && o.Terminal != nil:
+		return &Error{
+			Field: "/process/terminal",
+			Err:   errors.New("cannot use console socket if husk will not detach or allocate tty"),
+			Hint:  "drop --console-socket, or give --tty and --detach",
+		}
+	}
+	return nil
+}
+
+// openContainer makes sure that the container can be joined, and opens what leads to it:
+// the init and the cgroup.
+func (j *joining) openContainer() (err error) {
+	switch status := j.rec.status(j.entry); status {
+	case specs.StateCreated, specs.StateRunning:
+	case StatusPaused:
+		if !j.o.IgnorePaused {
+			return errPaused
+		}
+	case specs.StateStopped:
+		return errExecStopped()
+	default:
+		return fmt.Errorf("cannot exec in a container that is %s", status)
+	}
+	if j.init, err = j.rec.Init.handle(); err != nil {
+		return orStopped(err)
+	}
+	if j.rec.Cgroup == "" {
+		if j.o.Cgroup != "" {
+			return errors.New("the container has no cgroup of its own that --cgroup could be below")
+		}
+		return nil
+	}
+	g, err := cgroups.Open(j.rec.Cgroup)
+	if err != nil {
+		return orStopped(err)
+	}
+	j.group = g
+	if j.o.Cgroup == "" {
+		return nil
+	}
+	defer g.Close()
+	if j.group, err = g.Below(j.o.Cgroup); err != nil {
+		j.group = nil
+		return &Error{
+			Err:  fmt.Errorf("--cgroup %s: %w", j.o.Cgroup, err),
+			Hint: "it names an existing cgroup by its path below the container's own, " + j.rec.Cgroup,
+		}
+	}
+	return nil
+}
+
+// The words in which engines learn that there is nothing to join.
+var errPaused = errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+
+func errExecStopped() error {
+	return fmt.Errorf("cannot exec in a stopped container: %w", ErrNotRunning)
+}
+
+// orStopped says so where err only tells that something of the container is gone.
+func orStopped(err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return errExecStopped()
+	}
+	return err
+}
+
+// compile makes the plan: which namespaces to join, and the steps of the process.
+func (j *joining) compile(k *kept, proc *specs.Process) error {
+	j.spawn.Inherit, j.oom = j.o.PreserveFDs, proc.OOMScoreAdj
+	flags := k.Namespaces
+	if flags&unix.CLONE_NEWUSER != 0 && sharesUser(j.rec.Init.PID) {
+		flags &^= unix.CLONE_NEWUSER // the kernel refuses to enter it again
+	}
+	if flags != 0 {
+		j.spawn.Join = []namespaces.Join{{Flag: flags, FD: j.init}}
+	}
+	p := &Plan{config: &Config{Spec: &specs.Spec{
+		Version: j.rec.OCIVersion, Process: proc, Linux: &specs.Linux{}, Annotations: j.rec.Annotations,
+	}}}
+	if k.Unmapped {
+		p.Spawn.New = unix.CLONE_NEWUSER // it keeps its ids
+	}
+	p.join(k, j.rec, proc)
+	p.payload(proc, k.Filter, nil)
+	for _, w := range p.ungrantable() {
+		j.warn(w)
+	}
+	j.steps = p.Steps
+	return nil
+}
+
+// join adds what a process of the container does first if it is not its init.
+func (p *Plan) join(k *kept, rec *record, proc *specs.Process) {
+	root := rootfs.Step{Op: rootfs.OpRoot, Field: "/root/path", Target: "/", Flags: rootfs.FlagEntered}
+	if k.Chroot {
+		root = rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs}
+	}
+	steps := []rootfs.Step{root}
+	if proc.Terminal {
+		steps = append(steps, rootfs.Step{Op: rootfs.OpConsole, Field: "/process/terminal"})
+	}
+	steps = append(steps, rootfs.Step{Op: rootfs.OpStdio, Field: "/process"})
+	if k.Keyring {
+		p.add(opKeyring, "", "_ses."+rec.ID)
+	}
+	p.rootfs(steps)
+	p.session()
+	if _, home := searchPath(proc.Env); !home {
+		p.addNums(opHome, "/process/user/uid", int64(proc.User.UID))
+	}
+	if proc.Terminal {
+		p.add(opReady, "") // its master is delivered before anything is written to it
+	}
+}
+
+// sharesUser says whether we are in the user namespace of the process pid already.
+func sharesUser(pid int) bool {
+	var own, other unix.Stat_t
+	return unix.Stat("/proc/self/ns/user", &own) == nil &&
+		unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/user", &other) == nil && own.Ino == other.Ino
+}
+
+// start makes the process and returns once it has executed the payload.
+func (j *joining) start() error {
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
+	err := j.boot()
+	if err != nil {
+		j.abandon()
+	}
+	return err
+}
+
+func (j *joining) boot() (err error) {
+	j.spawn.Cgroup = -1
+	if j.group != nil {
+		j.spawn.Cgroup = j.group.FD()
+	}
+	if j.proc, j.conn, err = launch(&j.spawn); err != nil {
+		return orStopped(err)
+	}
+	if err = setOOMScore(j.proc.PID, j.oom); err != nil {
+		return err
+	}
+	if err = raiseLimits(j.proc.PID, j.steps); err != nil {
+		return err
+	}
+	if err = deliverPidfd(j.proc, j.o.PidfdSocket, "setns"); err != nil {
+		return err
+	}
+	if err = j.conn.Send(msgPlan, encodeSteps(j.steps)); err != nil {
+		return err
+	}
+	return j.awaitExec()
+}
+
+// stallCheck is how long a process may be silent before we look whether it is frozen.
+const stallCheck = 250 * time.Millisecond
+
+// awaitExec serves the process until execve.
+func (j *joining) awaitExec() error {
+	announced := false
+	for deadline := time.Now().Add(patience); ; {
+		kind, payload, fds, err := j.conn.Recv(time.Now().Add(stallCheck))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if deadline, err = j.stalled(deadline); err != nil {
+				return err
+			}
+		case errors.Is(err, io.EOF) && announced:
+			return nil
+		case err != nil:
+			return err
+		case kind == msgReady:
+			if err := j.ready(fds); err != nil {
+				return err
+			}
+		case kind == msgExec:
+			announced = true
+		default:
+			closeAll(fds)
+			return remoteError(kind, payload)
+		}
+	}
+}
+
+// stalled decides whether to go on waiting for a process that says nothing. A paused
+// container stands still as long as it pleases whoever paused it.
+func (j *joining) stalled(deadline time.Time) (time.Time, error) {
+	switch {
+	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
+		return time.Now().Add(patience), nil
+	case j.group != nil && j.group.Frozen():
+		return deadline, errPaused
+	case time.Now().After(deadline):
+		return deadline, fmt.Errorf("the process did not come to its execve within %s", patience)
+	}
+	return deadline, nil
+}
+
+// ready takes the terminal.
+func (j *joining) ready(fds []int) error {
+	defer closeAll(fds)
+	foreground := j.o.Terminal
+	if j.o.ConsoleSocket != "" {
+		foreground = nil
+	}
+	if err := deliverTerminal(fds, j.o.ConsoleSocket, foreground); err != nil {
+		return err
+	}
+	return j.conn.Send(msgGo, []byte{goStart})
+}
+
+// abandon ends a process that has not become the payload.
+func (j *joining) abandon() {
+	if j.proc == nil {
+		return
+	}
+	pidfd := int(j.proc.FD.Fd())
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	_ = waitReadable(pidfd, time.Now().Add(killPatience))
+	_, _ = waitPidfd(pidfd)
+}
+
+// finish reports the process that runs, and stays with it unless it is detached.
+func (j *joining) finish() (int, error) {
+	if err := writePidFile(j.o.PidFile, j.proc.PID); err != nil {
+		j.abandon()
+		return -1, err
+	}
+	if j.o.Detach {
+		return 0, nil
+	}
+	return j.wait()
+}
+
+func (j *joining) wait() (int, error) {
+	pidfd := int(j.proc.FD.Fd())
+	done := make(chan struct{})
+	defer close(done)
+	go forwardSignals(dup(pidfd), done)
+	if err := waitReadable(pidfd, time.Time{}); err != nil {
+		return -1, err
+	}
+	info, err := waitPidfd(pidfd)
+	return info.exitStatus(), err
+}
+
+// close gives up our descriptors.
+func (j *joining) close() {
+	if j.conn != nil {
+		_ = j.conn.Close()
+	}
+	if j.proc != nil {
+		_ = j.proc.FD.Close()
+	}
+	if j.group != nil {
+		j.group.Close()
+	}
+	if j.init >= 0 {
+		_ = unix.Close(j.init)
+	}
+	if j.entry != nil {
+		j.entry.close()
+	}
+}

@@ -1,0 +1,116 @@
+package runtime
+
+import (
+	"encoding/json/jsontext"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// kept is what create keeps for exec alone, beside the record: config.json may change
+// or vanish afterwards (the specification wants that to have no effect), and an exec
+// that read it again would pay for the decoding of all of it.
+//
+// The process is kept as the bytes that stand in config.json, since it takes no time to
+// write them and they are read by the code that reads the file of exec --process. The
+// filter is kept compiled: its profile is the largest part of most configs, and the cache
+// of filters may have dropped it by then. The file is written while the init boots, which
+// hides what it costs, and is not synced: it ends with the container.
+type kept struct {
+	Namespaces uintptr // CLONE_NEW* of those that the container has for itself
+	Chroot     bool    // its root is a directory in a mount namespace of others
+	Unmapped   bool    // its user namespace maps no id, so that none can be set
+	Keyring    bool    // it has a session keyring
+	Filter     *Step   // opSeccomp, nil without a filter
+	Process    jsontext.Value
+}
+
+const (
+	keptFile    = "exec"
+	keptVersion = 1
+	maxKept     = 2 * maxConfig
+)
+
+// keep writes what exec will need.
+func (c *creation) keep() error {
+	k := kept{
+		Namespaces: c.plan.Spawn.New, Chroot: !c.plan.isNew(unix.CLONE_NEWNS), Process: c.config.process,
+		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
+	}
+	for _, j := range c.plan.Joined {
+		k.Namespaces |= namespaceFlag(j.Type)
+	}
+	for i := range c.plan.Steps {
+		switch s := &c.plan.Steps[i]; s.Op {
+		case opKeyring:
+			k.Keyring = true
+		case opSeccomp:
+			k.Filter = s
+		}
+	}
+	err := replaceFile(c.entry.fd, keptFile, k.encode(), 0o600, false)
+	if err != nil {
+		return c.entry.keptError("write", err)
+	}
+	return nil
+}
+
+func (e *entry) keptError(op string, err error) error {
+	return &fs.PathError{Op: op, Path: e.root + "/" + e.id + "/" + keptFile, Err: err}
+}
+
+func (k *kept) encode() []byte {
+	e := packer{b: make([]byte, 0, 1024+len(k.Process))}
+	e.num(keptVersion)
+	e.num(uint64(k.Namespaces))
+	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring, k.Filter != nil} {
+		e.flag(v)
+	}
+	if k.Filter != nil {
+		e.step(k.Filter)
+	}
+	e.str(string(k.Process))
+	return e.b
+}
+
+func decodeKept(b []byte) (*kept, error) {
+	d, k := unpacker{b: b}, &kept{}
+	if v := d.num(); v != keptVersion {
+		return nil, fmt.Errorf("written by another version of husk (layout %d)", v)
+	}
+	k.Namespaces = uintptr(d.num())
+	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
+		*p = d.flag()
+	}
+	if d.flag() {
+		k.Filter = new(Step)
+		d.step(k.Filter)
+	}
+	k.Process = jsontext.Value(d.str())
+	if d.err == nil && len(d.b) != 0 {
+		d.fail()
+	}
+	return k, d.err
+}
+
+// kept reads what create kept for exec.
+func (e *entry) kept() (*kept, error) {
+	fd, err := openat(e.fd, keptFile, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, e.keptError("open", err)
+	}
+	defer unix.Close(fd)
+	b, err := readAll(fd, maxKept)
+	if err != nil {
+		return nil, e.keptError("read", err)
+	}
+	k, err := decodeKept(b)
+	if err != nil {
+		return nil, &Error{
+			Err:  e.keptError("parse", err),
+			Hint: "delete the container and create it again, or use the husk that created it",
+		}
+	}
+	return k, nil
+}
