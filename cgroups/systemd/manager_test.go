@@ -1,0 +1,453 @@
+package systemd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+var c1 = Unit{Slice: "system.slice", Name: "husk-c1.scope"}
+
+const job42 = "/org/freedesktop/systemd1/job/42"
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantError checks the errno (if any) and that the text has all the words.
+func wantError(t *testing.T, err, is error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error; want one with %q", words)
+	}
+	if is != nil && !errors.Is(err, is) {
+		t.Errorf("error %q is not %q", err, is)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q lacks %q", err, w)
+		}
+	}
+}
+
+func (f *fake) called(want ...string) {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(f.calls, want) {
+		f.t.Errorf("calls\n%q, want\n%q", f.calls, want)
+	}
+}
+
+func TestStart(t *testing.T) {
+	for _, bus := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bus=%v", bus), func(t *testing.T) {
+			f := newFake(t, bus)
+			m := f.connect()
+			group, err := m.Start(c1, 4711, []Property{{Name: "MemoryMax", Value: uint64(1 << 20)}, {Name: "FromTheFuture", Value: true, since: 300}})
+			must(t, err)
+			if group != "/system.slice/husk-c1.scope" {
+				t.Errorf("cgroup %q", group)
+			}
+			if bus {
+				f.called("Hello", "Get", "AddMatch", "Subscribe", "StartTransientUnit", "Get")
+			} else {
+				f.called("Get", "StartTransientUnit", "Get")
+			}
+			want := map[string]any{
+				"Description": "husk container husk-c1.scope", "DefaultDependencies": false, "CollectMode": "inactive-or-failed",
+				"MemoryAccounting": true, "CPUAccounting": true, "IOAccounting": true, "TasksAccounting": true,
+				"Slice": "system.slice", "Delegate": true, "PIDs": []uint32{4711}, "MemoryMax": uint64(1 << 20),
+			}
+			got := f.units[c1.Name].props
+			for k, v := range want {
+				if fmt.Sprintf("%T%v", v, v) != fmt.Sprintf("%T%v", got[k].Value(), got[k].Value()) {
+					t.Errorf("%s is %v, want %v", k, got[k], v)
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("properties %v", got)
+			}
+		})
+	}
+}
+
+func TestStartSlice(t *testing.T) {
+	f := newFake(t, false)
+	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		for _, name := range []string{"Slice", "PIDs", "Delegate"} {
+			if _, ok := decodeProps(m.Body[2])[name]; ok {
+				t.Errorf("a slice gets %s", name)
+			}
+		}
+		p.answer(m)
+	})
+	u, err := Parse("::a-b.slice", "c1", false)
+	must(t, err)
+	_, err = f.connect().Start(u, 4711, nil)
+	must(t, err)
+}
+
+// A byte at a time, with the job's end before the answer that names the job, among
+// others' jobs and a message that is too long to be read.
+func TestStartDisorder(t *testing.T) {
+	f := newFake(t, false)
+	f.slow = true
+	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		p.add(m)
+		p.removed("/org/freedesktop/systemd1/job/41", "other.service", "failed")
+		p.removed("/org/freedesktop/systemd1/job/40", c1.Name, "canceled")
+		p.signal("UnitNew", "x.service", dbus.ObjectPath("/org/freedesktop/systemd1/unit/x_2eservice"))
+		p.slow = false
+		p.signal("Reloading", strings.Repeat("x", 3*maxBody))
+		p.slow = true
+		p.removed(job42, c1.Name, "done")
+		p.reply(m, dbus.ObjectPath(job42))
+	})
+	_, err := f.connect().Start(c1, 1, nil)
+	must(t, err)
+}
+
+// Others on the bus can send us signals; only the manager's count.
+func TestForgedSignal(t *testing.T) {
+	f := newFake(t, true)
+	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		p.send(dbus.TypeSignal, map[dbus.HeaderField]any{
+			dbus.FieldPath: dbus.ObjectPath(managerPath), dbus.FieldInterface: managerIface,
+			dbus.FieldMember: "JobRemoved", dbus.FieldSender: ":1.666",
+		}, uint32(1), dbus.ObjectPath(job42), c1.Name, "failed")
+		p.answer(m)
+	})
+	_, err := f.connect().Start(c1, 1, nil)
+	must(t, err)
+}
+
+func TestMute(t *testing.T) {
+	silent := func(*peer, *dbus.Message) {}
+	for _, member := range []string{"Hello", "AddMatch", "Subscribe", "Get", "StartTransientUnit", "JobRemoved", "flood", "half"} {
+		t.Run(member, func(t *testing.T) {
+			f := newFake(t, true)
+			stop := make(chan bool)
+			defer close(stop)
+			switch f.handle(member, silent); member {
+			case "JobRemoved":
+				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.reply(m, dbus.ObjectPath(job42)) })
+			case "half":
+				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.write([]byte{'l', 2, 0, 1, 0, 0}) })
+			case "flood":
+				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							p.removed("/org/freedesktop/systemd1/job/9", "x.service", "done")
+							p.removed("/org/freedesktop/systemd1/job/9", c1.Name, "failed")
+						}
+					}
+				})
+			}
+			start := time.Now()
+			m, err := connect([]address{f.addr}, start.Add(100*time.Millisecond))
+			if err == nil {
+				defer m.Close()
+				m.timeout, m.undo = 150*time.Millisecond, 50*time.Millisecond
+				_, err = m.Start(c1, 1, nil)
+				wantError(t, err, nil, "start unit husk-c1.scope")
+			}
+			wantError(t, err, os.ErrDeadlineExceeded, f.addr.path, "does not answer in time")
+			if d := time.Since(start); d > time.Second {
+				t.Errorf("took %v", d)
+			}
+		})
+	}
+}
+
+// Nobody accepts, and the queue is full: connect itself would wait for ever.
+func TestMuteQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	must(t, unix.Listen(fd, 0))
+	start := time.Now()
+	for range 3 {
+		_, err = connect([]address{{path, false}}, time.Now().Add(100*time.Millisecond))
+		wantError(t, err, os.ErrDeadlineExceeded, path)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("took %v", d)
+	}
+	_, err = connect([]address{{path, false}}, time.Now().Add(-time.Second))
+	wantError(t, err, os.ErrDeadlineExceeded, path)
+}
+
+func TestConnectErrors(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/file", nil, 0o600))
+	long := dir + "/" + strings.Repeat("x", 120)
+	_, err := connect([]address{{dir + "/none", false}, {dir + "/file", true}, {long, true}}, time.Now().Add(time.Second))
+	wantError(t, err, unix.ENOENT, dir+"/none", "connect to systemd")
+	wantError(t, err, unix.ECONNREFUSED, dir+"/file")
+	wantError(t, err, unix.EINVAL, long)
+	f := newFake(t, false)
+	m, err := connect([]address{{dir + "/none", false}, f.addr}, time.Now().Add(time.Second))
+	must(t, err)
+	m.Close()
+	for _, auth := range []string{"REJECTED EXTERNAL\r\n", "DATA\r\nERROR\r\n", "OK\r\n", strings.Repeat("x", 10000), "\r\n"} {
+		f := newFake(t, false)
+		f.auth = auth
+		if _, err := connect([]address{f.addr}, time.Now().Add(time.Second)); err == nil {
+			t.Errorf("%q lets us in", auth)
+		}
+	}
+}
+
+func TestErrorReply(t *testing.T) {
+	for name, errno := range map[string]syscall.Errno{
+		"org.freedesktop.DBus.Error.AccessDenied":         unix.EACCES,
+		"org.freedesktop.DBus.Error.InvalidArgs":          unix.EINVAL,
+		"org.freedesktop.DBus.Error.PropertyReadOnly":     unix.EROFS,
+		"org.freedesktop.DBus.Error.UnixProcessIdUnknown": unix.ESRCH,
+		"System.Error.ENOSPC":                             unix.ENOSPC,
+		"org.freedesktop.Unheard":                         0,
+	} {
+		f := newFake(t, false)
+		f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.fail(m, name, "the reason") })
+		_, err := f.connect().Start(c1, 1, nil)
+		wantError(t, err, nil, "start unit husk-c1.scope: ", "the reason", name)
+		if errno != 0 {
+			wantError(t, err, errno)
+		}
+		f.called("Get", "StartTransientUnit") // nothing of ours to be stopped
+	}
+}
+
+func TestJobFails(t *testing.T) {
+	for _, result := range []string{"failed", "timeout", "canceled", "dependency", ""} {
+		f := newFake(t, false)
+		f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+			p.add(m)
+			p.reply(m, dbus.ObjectPath(job42))
+			p.removed(job42, c1.Name, result)
+		})
+		_, err := f.connect().Start(c1, 1, nil)
+		wantError(t, err, nil, "start unit husk-c1.scope: ", `"`+result+`"`)
+		if e, ok := errors.AsType[*JobError](err); !ok || e.Result != result {
+			t.Errorf("no JobError: %v", err)
+		}
+		f.called("Get", "StartTransientUnit", "StopUnit", "ResetFailedUnit")
+		if len(f.units) > 0 {
+			t.Error("the unit is left")
+		}
+	}
+}
+
+func TestUnitExists(t *testing.T) {
+	f := newFake(t, false)
+	f.units[c1.Name] = &fakeUnit{}
+	_, err := f.connect().Start(c1, 1, nil)
+	wantError(t, err, unix.EEXIST, "start unit husk-c1.scope", "is active", "cgroupsPath", "systemctl stop")
+	f.called("Get", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit")
+	if f.units[c1.Name] == nil {
+		t.Error("somebody else's unit was stopped")
+	}
+}
+
+func TestFailedUnitIsReplaced(t *testing.T) {
+	f := newFake(t, false)
+	f.dead = []string{c1.Name}
+	_, err := f.connect().Start(c1, 1, nil)
+	must(t, err)
+	f.called("Get", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit", "Get")
+}
+
+// systemd goes away once: before the request arrives, after it has made the unit, and
+// after it has said so.
+func TestDisconnect(t *testing.T) {
+	for when, want := range map[string][]string{
+		"before": {"Get", "StartTransientUnit", "GetUnitByPID", "StartTransientUnit", "Get"},
+		"made":   {"Get", "StartTransientUnit", "GetUnitByPID", "Get", "Get"},
+		"queued": {"Get", "StartTransientUnit", "GetUnitByPID", "Get", "Get"},
+	} {
+		t.Run(when, func(t *testing.T) {
+			f := newFake(t, false)
+			var once atomic.Bool
+			f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+				if once.Swap(true) {
+					p.answer(m)
+					return
+				}
+				if when != "before" {
+					p.add(m)
+				}
+				if when == "queued" {
+					p.reply(m, dbus.ObjectPath(job42))
+				}
+				p.write([]byte{'l', 4, 0, 1}) // in the middle of a message
+				p.conn.Close()
+			})
+			group, err := f.connect().Start(c1, 4711, nil)
+			must(t, err)
+			if group != "/system.slice/husk-c1.scope" {
+				t.Error(group)
+			}
+			f.called(want...)
+		})
+	}
+}
+
+// The unit of that name that is found after the connection was lost is not ours.
+func TestDisconnectForeign(t *testing.T) {
+	f := newFake(t, false)
+	f.units[c1.Name] = &fakeUnit{pid: 1}
+	var once atomic.Bool
+	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		if !once.Swap(true) {
+			p.conn.Close()
+			return
+		}
+		p.answer(m)
+	})
+	_, err := f.connect().Start(c1, 4711, nil)
+	wantError(t, err, unix.EEXIST, c1.Name)
+	if f.units[c1.Name] == nil {
+		t.Error("somebody else's unit was stopped")
+	}
+}
+
+func TestDisconnectForGood(t *testing.T) {
+	f := newFake(t, false)
+	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.conn.Close() })
+	_, err := f.connect().Start(c1, 4711, nil)
+	wantError(t, err, unix.ECONNRESET, "start unit husk-c1.scope", f.addr.path)
+	f.called("Get", "StartTransientUnit", "GetUnitByPID", "StartTransientUnit")
+}
+
+// After the connection broke between operations, the next one makes a new one.
+func TestReconnect(t *testing.T) {
+	f := newFake(t, false)
+	m := f.connect()
+	_, err := m.Start(c1, 1, nil)
+	must(t, err)
+	f.handle("SetUnitProperties", func(p *peer, q *dbus.Message) {
+		f.handle("SetUnitProperties", nil)
+		p.conn.Close()
+	})
+	must(t, m.Set(c1, []Property{{Name: "TasksMax", Value: uint64(7)}}))
+	if got := f.units[c1.Name].props["TasksMax"].Value(); got != uint64(7) {
+		t.Error(got)
+	}
+	f.handle("StopUnit", func(p *peer, q *dbus.Message) { p.conn.Close() })
+	wantError(t, m.Stop(c1), unix.ECONNRESET, "stop unit husk-c1.scope")
+	f.handle("StopUnit", nil)
+	must(t, m.Stop(c1))
+}
+
+func TestSet(t *testing.T) {
+	f := newFake(t, false)
+	m := f.connect()
+	must(t, m.Set(c1, nil))
+	must(t, m.Set(c1, []Property{{Name: "New", Value: true, since: 999}}))
+	f.called("Get")
+	wantError(t, m.Set(c1, []Property{{Name: "TasksMax", Value: uint64(7)}}), unix.ENOENT, "set properties of unit husk-c1.scope", "not loaded")
+}
+
+func TestStop(t *testing.T) {
+	f := newFake(t, false)
+	m := f.connect()
+	must(t, m.Stop(c1)) // gone
+	f.units[c1.Name] = &fakeUnit{}
+	must(t, m.Stop(c1))
+	f.called("StopUnit", "StopUnit", "ResetFailedUnit")
+	f.handle("StopUnit", func(p *peer, q *dbus.Message) {
+		p.reply(q, dbus.ObjectPath(job42))
+		p.removed(job42, c1.Name, "canceled")
+	})
+	wantError(t, m.Stop(c1), unix.ECANCELED, "stop unit husk-c1.scope")
+	f.handle("StopUnit", func(p *peer, q *dbus.Message) { p.fail(q, "org.freedesktop.DBus.Error.AccessDenied", "no") })
+	wantError(t, m.Stop(c1), unix.EACCES, "stop unit husk-c1.scope")
+}
+
+func TestPath(t *testing.T) {
+	f := newFake(t, false)
+	m := f.connect()
+	path, err := m.Path(Unit{Slice: "a-b.slice", Name: "husk-c1.scope"})
+	must(t, err)
+	if want := "/user.slice/user-7.slice/user@7.service/a.slice/a-b.slice/husk-c1.scope"; path != want {
+		t.Error(path)
+	}
+	for _, root := range []string{"/", ""} {
+		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(root)) })
+		path, err = m.Path(c1)
+		must(t, err)
+		if path != "/system.slice/husk-c1.scope" {
+			t.Error(path)
+		}
+	}
+	for _, bad := range []any{"/..", "/../x", "x", uint32(7), []string{"/x"}} {
+		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(bad)) })
+		if path, err := m.Path(c1); err == nil {
+			t.Errorf("%v taken for %q", bad, path)
+		} else {
+			wantError(t, err, nil, c1.Name)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for text, want := range map[string]int{"252.38-1~deb12u1": 252, "v255": 255, "260~rc1": 260, "247": 247, "": 0, "x": 0} {
+		f := newFake(t, false)
+		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(text)) })
+		m := f.connect()
+		m.bus.until(time.Now().Add(time.Second))
+		if err := m.know(); m.version != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", text, m.version, err)
+		}
+	}
+}
+
+// Whatever comes instead of an answer ends in an error, soon.
+func TestHostile(t *testing.T) {
+	for name, b := range map[string]string{
+		"big endian":   "B\x02\x00\x01" + strings.Repeat("\x00", 12),
+		"version":      "l\x02\x00\x07" + strings.Repeat("\x00", 12),
+		"long header":  "l\x02\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\xff\xff\xff\xff",
+		"long body":    "l\x02\x00\x01\xff\xff\xff\xff\x01\x00\x00\x00\x00\x00\x00\x00",
+		"long string":  "l\x02\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\x10\x00\x00\x00\x01\x01o\x00\xff\xff\xff\xff/\x00\x00\x00\x00\x00\x00\x00",
+		"noise":        strings.Repeat("\xff", 100),
+		"wrong answer": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t, false)
+			f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+				if b == "" {
+					p.reply(m, uint32(1))
+					return
+				}
+				p.write([]byte(b))
+			})
+			m := f.connect()
+			m.timeout, m.undo = 300*time.Millisecond, 100*time.Millisecond
+			_, err := m.Start(c1, 1, nil)
+			wantError(t, err, nil, "start unit husk-c1.scope", "malformed")
+			if name == "wrong answer" {
+				f.called("Get", "StartTransientUnit", "StopUnit", "ResetFailedUnit")
+			}
+		})
+	}
+}
