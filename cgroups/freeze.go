@@ -15,13 +15,14 @@ const freezeWait = 10 * time.Second
 
 // Freeze stops every process in the group and below, and returns when the last
 // one stands still. If that does not happen in time, or if stop (nil: never),
-// which is asked now and then, returns an error, all are let go again: a group
-// is never left half frozen.
+// which is asked now and then, returns an error, all are let go again, unless it was to be
+// frozen before: a group is never left half frozen.
 func (g *Group) Freeze(stop func() error) error { return g.freeze(time.Now().Add(freezeWait), stop) }
 
 func (g *Group) freeze(deadline time.Time, stop func() error) error {
+	before := g.Freezes()
 	err := g.setFrozen("1", deadline, stop)
-	if err != nil {
+	if err != nil && !before {
 		_ = write(g.fd, "cgroup.freeze", "0")
 	}
 	return err

@@ -79,7 +79,7 @@ func Missing(path string) []string {
 }
 
 // createTries bounds the repetitions of create when groups vanish under it.
-const createTries = 16
+const createTries = 128
 
 // Create makes the group at path, with the named controllers enabled in all its
 // ancestors, outermost first. A group that exists is taken if it is neither

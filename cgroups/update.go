@@ -32,10 +32,19 @@ func (g *Group) Update(limits []Limit, then ...func() error) error {
 		}
 		err = step()
 	}
-	if err != nil {
-		return errors.Join(err, g.restore(saved))
+	if err == nil {
+		return nil
 	}
-	return nil
+	back := g.restore(saved)
+	failed, ok := err.(*FieldError)
+	switch {
+	case back == nil:
+		return err
+	case !ok:
+		return fmt.Errorf("%w; besides, %w", err, back)
+	}
+	failed.Err = fmt.Errorf("%w; besides, %w", failed.Err, back)
+	return failed
 }
 
 // writable refuses what is bound to fail.

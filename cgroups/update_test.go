@@ -55,10 +55,25 @@ func TestUpdateAllOrNothing(t *testing.T) {
 	} {
 		err := g.Update(compileFor(t, g, c.in), c.then...)
 		wantError(t, err, nil, c.words...)
-		if strings.Contains(fmt.Sprint(err), "set back") {
-			t.Errorf("%s: %v", name, err)
+		if _, ok := err.(*FieldError); ok != (c.then == nil) || strings.Contains(fmt.Sprint(err), "set back") {
+			t.Errorf("%s: %T %v", name, err, err)
 		}
 		wantFiles(t, g.path, before)
+	}
+}
+
+// TestRestoreFails: what could not be set back is told, and the field with it.
+func TestRestoreFails(t *testing.T) {
+	g, dir := fake(t, map[string]string{"pids.max": "9\n", "cpu.max": "max 100000\n"})
+	err := g.Update(compileFor(t, g, `{"pids":{"limit":3}}`), func() error {
+		must(t, os.Chmod(dir+"/pids.max", 0))
+		must(t, os.Remove(dir+"/pids.max"))
+		must(t, os.WriteFile(dir+"/pids.max", []byte("77777\n"), 0o644)) // an ordinary file keeps its tail
+		return &FieldError{Field: pointer + "devices", Err: unix.EPERM}
+	})
+	wantError(t, err, unix.EPERM, "/linux/resources/devices", "besides, pids.max", `set back to "9"`)
+	if _, ok := err.(*FieldError); !ok {
+		t.Errorf("%T", err)
 	}
 }
 
