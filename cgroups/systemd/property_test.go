@@ -149,7 +149,6 @@ func TestParseProperty(t *testing.T) {
 		{"CPUQuotaPerSecUSec", "uint64 5", "CPUQuotaPerSecUSec", uint64(5)},
 		{"SendSIGHUP", "true", "SendSIGHUP", true},
 		{"After", `["a.service", 'b.service']`, "After", array{"s", []any{"a.service", "b.service"}}},
-		{"DeviceAllow", "[('/dev/null', 'rw')]", "DeviceAllow", array{"(ss)", []any{tuple{"/dev/null", "rw"}}}},
 		{"Nice", "-5", "Nice", int32(-5)},
 	} {
 		p, err := ParseProperty(c.name, c.text)
@@ -162,41 +161,46 @@ func TestParseProperty(t *testing.T) {
 		{"PIDs", "[uint32 1]", "under husk's control"},
 		{"Slice", "'a.slice'", "under husk's control"},
 		{"DelegateControllers", "'a.slice'", "under husk's control"},
-		{"x", "1", "not the name of a property"},
+		{"Sec", "1", "not the name of a property"},
 		{"collectMode", "1", "not the name of a property"},
 		{"Collect Mode", "1", "not the name of a property"},
 		{"CollectMode", "inactive", "'text'"},
 		{"CollectMode", "", "'text'"},
-		{"CollectMode", "'a' 'b'", "after the value"},
-		{"CollectMode", "'a", "closing"},
+		{"CollectMode", "'a' 'b'", "more after the value"},
+		{"CollectMode", "'a", "closing '"},
+		{"CollectMode", `'a\'`, "closing '"},
+		{"CollectMode", `'\`, "escape"},
 		{"CollectMode", `'\q'`, "escape"},
-		{"CollectMode", `'\ud800'`, "not a character"},
+		{"CollectMode", `'\ud800'`, "escape"},
 		{"CollectMode", `'\u0000'`, "cannot have"},
 		{"CollectMode", "'\xff'", "cannot have"},
+		{"CollectMode", `'\xff'`, "cannot have"},
 		{"CollectMode", "[]", "@as []"},
-		{"CollectMode", "[1, 'a']", "not of type"},
+		{"CollectMode", "@a []", "@as []"},
+		{"CollectMode", "@s ['a']", "type of a list"},
+		{"CollectMode", "@aas []", "type of a list"},
+		{"CollectMode", "@as 'a'", "not a value of type"},
+		{"CollectMode", "[1, 'a']", "not a value of type"},
+		{"CollectMode", "[uint64 1, byte 2]", "not a value of type"},
 		{"CollectMode", "[1 2]", "comma"},
 		{"CollectMode", "[1", "comma"},
-		{"CollectMode", "[1, ", "ends where"},
-		{"CollectMode", "{'a': 1}", "dictionary"},
-		{"CollectMode", "@zz 1", "not a type"},
-		{"CollectMode", "@as 1", "not of type"},
-		{"CollectMode", "@(ss) ('a',)", "fewer parts"},
-		{"CollectMode", "@(s) ('a','b')", "more parts"},
-		{"CollectMode", "<>", "holds nothing"},
-		{"CollectMode", "()", "holds nothing"},
-		{"CollectMode", "byte 256", "not a number"},
-		{"CollectMode", "uint64 -1", "not a number"},
-		{"CollectMode", "1_000", "not a number"},
-		{"CollectMode", "99999999999", "not a number"},
-		{"CollectMode", "objectpath 'a//b'", "object path"},
-		{"CollectMode", "signature 'zz'", "types"},
-		{"CollectMode", strings.Repeat("[", 1000), "nested"},
-		{"CollectMode", "'" + strings.Repeat("x", 1<<17) + "'", "more than"},
+		{"CollectMode", "[1, ", "not a value"},
+		{"CollectMode", "[[1]]", "not a value"},
+		{"CollectMode", "('a', 1)", "not a value"},
+		{"CollectMode", "{'a': 1}", "not a value"},
+		{"CollectMode", "<1>", "not a value"},
+		{"CollectMode", "@zz 1", "not a value of type"},
+		{"CollectMode", "byte byte 1", "another type"},
+		{"CollectMode", "byte 256", "not a value of type"},
+		{"CollectMode", "uint64 -1", "not a value of type"},
+		{"CollectMode", "uint64 1.5", "not a value of type"},
+		{"CollectMode", "1_000", "not a value of type"},
+		{"CollectMode", "99999999999", "not a value of type"},
+		{"TimeoutStopSec", "[1]", "number of seconds"},
+		{"TimeoutStopSec", "true", "number of seconds"},
 		{"TimeoutStopSec", "'5'", "number of seconds"},
 		{"TimeoutStopSec", "-5", "number of seconds"},
 		{"TimeoutStopSec", "1e300", "number of seconds"},
-		{"TimeoutStopSec", "nan", "number of seconds"},
 	} {
 		_, err := ParseProperty(c.name, c.text)
 		wantError(t, err, nil, "annotation org.systemd.property."+c.name+": ", c.want)
@@ -208,21 +212,26 @@ func TestParseProperty(t *testing.T) {
 func TestVariantOracle(t *testing.T) {
 	for _, text := range []string{
 		"true", "false", "5", "-5", "0x10", "010", "1.5", "-1e3", "uint64 5", "int64 -7", "byte 200", "int16 -3", "uint16 3", "uint32 7", "int32 7",
-		"'a'", `"a'b"`, `'tab\there\u00e4\U0001F600'`, "b'ab'", "['a', 'b']", "[1, 2]", "[uint64 1, 2]", "[1, uint64 2]", "[1, 2.5]", "@as []", "@ai [1]", "@t 5", "@d 5",
-		"[true]", "[[1], [2, 3]]", "[['a']]", "<'a'>", "<5>", "[<'a'>, <5>]", "objectpath '/a/b'", "signature 'as'", "string 'x'", "boolean true", "@ay [1, 2]", "  5  ",
+		"'a'", `"a'b"`, `'tab\there\u00e4\U0001F600ä'`, "['a', 'b']", "[1, 2]", "[uint64 1, 2]", "[1, uint64 2]", "[1, 2.5]", "@as []", "@ai [1]", "@t 5", "@d 5",
+		"[true]", "string 'x'", "boolean true", "@ay [1, 2]", "  5  ", "@at [ 1 , 0x2 ]",
 	} {
 		want, err := dbus.ParseVariant(text, dbus.Signature{})
 		if err != nil {
 			t.Errorf("oracle: %s: %v", text, err)
 			continue
 		}
-		got, err := parseVariant(text)
+		got, err := parseText(text)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
 		sameBytes(t, text, got, want)
 	}
+}
+
+func parseText(text string) (any, error) {
+	p, err := ParseProperty("Name", text)
+	return p.Value, err
 }
 
 // sameBytes compares messages with the value as a variant, after a byte that takes away
@@ -279,7 +288,7 @@ func TestWireOracle(t *testing.T) {
 
 // Whatever the annotation says, the message made of it is one that others understand.
 func FuzzParseProperty(f *testing.F) {
-	for _, s := range []string{"true", "uint64 5", "['a', \"b\"]", "@a(st) [('x', 5)]", "<5>", "b'x'", `'\u00e4'`, "[1, 2.5]", "[[<1>], []]", "signature 'a(sv)'"} {
+	for _, s := range []string{"true", "uint64 5", "['a', \"b\"]", "@at [1]", `'\u00e4'`, "[1, 2.5]", "@as []"} {
 		f.Add("TimeoutStopSec", s)
 	}
 	f.Fuzz(func(t *testing.T, name, text string) {
