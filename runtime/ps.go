@@ -1,16 +1,18 @@
 package runtime
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"os/exec"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Processes lists the processes of a container, those in its cgroup and in the groups
@@ -56,26 +58,73 @@ func (r *Runtime) processTable(id string, options []string) (string, error) {
 	return filterPs(output, pids)
 }
 
-// psPatience is how long ps may take to read /proc.
-const psPatience = 30 * time.Second
+// psPatience is how long ps may take to read /proc, and maxPs how much it may print.
+const (
+	psPatience = 30 * time.Second
+	maxPs      = 256 << 20
+)
 
+// runPs runs ps(1) as hooks are run. Package os/exec would do it too, at the price of 15
+// allocations at the start of every husk.
 func runPs(options []string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), psPatience)
-	defer cancel()
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "ps", options...)
-	cmd.Stderr = &stderr
-	output, err := cmd.Output()
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		return "", &Error{Err: err, Hint: "install ps (package procps), or use husk ps --format json"}
-	case ctx.Err() != nil:
-		return "", fmt.Errorf("ps did not end within %s", psPatience)
-	case err != nil:
-		why, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n") // more is advice
-		return "", fmt.Errorf("ps %s: %w: %s", strings.Join(options, " "), err, printable(why))
+	output, err := memfile("ps", nil)
+	if err != nil {
+		return "", err
 	}
-	return string(output), nil
+	defer unix.Close(output)
+	complaint, err := memfile("ps", nil)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(complaint)
+	pid, pidfd, err := startPs(options, output, complaint)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(pidfd)
+	status, err := awaitHook(pid, pidfd, psPatience)
+	if err == nil && (!status.Exited() || status.ExitStatus() != 0) {
+		err = errors.New(statusText(status) + firstLine(complaint))
+	}
+	if err != nil {
+		return "", fmt.Errorf("ps %s: %w", strings.Join(options, " "), err)
+	}
+	_, _ = unix.Seek(output, 0, unix.SEEK_SET)
+	b, err := readAll(output, maxPs)
+	return string(b), err
+}
+
+func startPs(options []string, output, complaint int) (pid, pidfd int, err error) {
+	null, err := openPath(os.DevNull, unix.O_RDONLY)
+	if err != nil {
+		return 0, -1, &fs.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	defer unix.Close(null)
+	attr := &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{uintptr(null), uintptr(output), uintptr(complaint)},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
+	}
+	for _, path := range candidates("ps", os.Getenv("PATH")) {
+		if pid, err = syscall.ForkExec(path, append([]string{"ps"}, options...), attr); err == nil {
+			return pid, pidfd, nil
+		}
+	}
+	return 0, -1, &Error{
+		Err:  errors.New("ps: executable file not found in $PATH"),
+		Hint: "install ps (package procps), or use husk ps --format json",
+	}
+}
+
+// firstLine quotes the first line of what ps complained: more is advice.
+func firstLine(fd int) string {
+	b := make([]byte, 512)
+	n, _ := unix.Pread(fd, b, 0)
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b[:max(n, 0)])), "\n")
+	if line == "" {
+		return ""
+	}
+	return ": " + printable(line)
 }
 
 // filterPs keeps the title and the lines about pids.

@@ -59,6 +59,8 @@ func TestEnginesCommandLines(t *testing.T) {
 		"kill c SIGTERM",
 		"ps --format json c",
 		"ps c -ef",
+		"update --resources=- c",
+		"update -r /f c",
 		"pause c",
 		"resume c",
 		"delete --force c",

@@ -1,0 +1,107 @@
+package runtime
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const resourcesPointer = "/linux/resources"
+
+// ParseResources reads a linux.resources object, as [Runtime.Update] takes it. It reports
+// mistakes as [LoadSpec] does, with the pointers that they have in a config.json.
+func ParseResources(data []byte) (*specs.LinuxResources, error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, &Problems{[]Problem{{resourcesPointer, "is empty", "write an object, {} to change nothing"}}}
+	}
+	res, d := new(specs.LinuxResources), newDecoder(data)
+	misplaced := func(d *decoder) {
+		d.skip()
+		d.report("is around what is wanted", "give the value of /linux/resources alone")
+	}
+	d.object(append(resourceFields(res), field{"linux", misplaced}, field{"resources", misplaced}))
+	err := d.finish()
+	if p, ok := errors.AsType[*Problems](err); ok {
+		for i := range p.List {
+			p.List[i].Field = resourcesPointer + p.List[i].Field
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// Update changes limits of a created, running or paused container: those that resources
+// sets. What it does not mention, and zero where that means unset, stays as it is; device
+// rules are one list, which is replaced as a whole. Either all is changed or, after an
+// error, nothing.
+func (r *Runtime) Update(id string, resources *specs.LinuxResources) error {
+	return wrap("update", id, r.update(id, resources))
+}
+
+func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
+	v := &validator{linux: &specs.Linux{Resources: resources}}
+	v.resources()
+	if err := v.problems.orNil(); err != nil {
+		return err
+	}
+	program, err := cgroups.CompileDevices(resources.Devices)
+	if err != nil {
+		return fieldError(err)
+	}
+	h, err := r.hold(id, true)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if err := h.living(); err != nil {
+		return err
+	}
+	limits, controllers, warnings, err := h.group.Compile(resources)
+	if err != nil {
+		return fieldError(err)
+	}
+	for _, w := range warnings {
+		r.warn(w)
+	}
+	if err := h.group.Require(controllers); err != nil {
+		if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
+			return at(e.Field(limits), "", err)
+		}
+		return at(resourcesPointer, h.rec.Cgroup, err)
+	}
+	// What is likelier to fail comes first: only the files can be set back.
+	return one(h.group.Update(limits, func() error {
+		return at(resourcesPointer, "", r.setUnit(h.rec, limits))
+	}, func() error {
+		if len(resources.Devices) == 0 {
+			return nil
+		}
+		return attachDevices(h.group, program)
+	}))
+}
+
+// setUnit stands in until there are units.
+func (r *Runtime) setUnit(*record, []cgroups.Limit) error { return nil }
+
+func attachDevices(g *cgroups.Group, p cgroups.Program) error {
+	err := g.AttachDevices(p)
+	if errors.Is(err, unix.EPERM) && unprivileged() {
+		// Only real root may load the program, and only real root could make device
+		// nodes for which it would matter.
+		return nil
+	}
+	return err
+}
+
+// one is fieldError for an error that may be joined of only one.
+func one(err error) error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok && len(j.Unwrap()) == 1 {
+		err = j.Unwrap()[0]
+	}
+	return fieldError(err)
+}
