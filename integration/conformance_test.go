@@ -17,8 +17,6 @@ import (
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
 	"/linux/intelRdt", "/linux/memoryPolicy", "/linux/mountLabel", "/linux/netDevices", "/linux/personality",
-	"/linux/resources/network", "/linux/resources/rdma",
-	"/linux/resources/cpu/realtimeRuntime", "/linux/resources/cpu/realtimePeriod",
 	"/linux/seccomp/listenerMetadata", "/linux/seccomp/listenerPath",
 	"/process/apparmorProfile", "/process/commandLine", "/process/execCPUAffinity", "/process/ioPriority",
 	"/process/scheduler", "/process/selinuxLabel", "/process/user/username",

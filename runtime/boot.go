@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -143,58 +142,6 @@ func (c *creation) recordInit(pid int) error {
 		return err
 	}
 	return c.entry.write(c.rec)
-}
-
-// limit applies the limits that cannot hurt a child that boots.
-func (c *creation) limit() error {
-	if c.group == nil {
-		return nil
-	}
-	if err := c.group.Apply(c.plan.Limits, false); err != nil {
-		return fieldError(err)
-	}
-	err := c.group.AttachDevices(c.plan.Devices)
-	if errors.Is(err, unix.EPERM) && unprivileged() {
-		// Only real root may load the program, and only real root could make device
-		// nodes for which it would matter.
-		return nil
-	}
-	return fieldError(err)
-}
-
-// delegate gives the cgroup to the container's user if the container may manage it: in
-// a cgroup namespace of its own with the hierarchy mounted writable (runtime-spec,
-// config-linux.md, "Cgroup ownership").
-func (c *creation) delegate(proc *specs.Process) error {
-	if c.group == nil || !c.plan.isNew(unix.CLONE_NEWCGROUP) {
-		return nil
-	}
-	k := slices.IndexFunc(c.config.Spec.Mounts, func(m specs.Mount) bool {
-		return (m.Type == "cgroup" || m.Type == "cgroup2") && m.Destination == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
-	})
-	uid, mapped := hostID(proc.User.UID, c.plan.Spawn.UIDMaps)
-	if k < 0 || !mapped || uid == os.Geteuid() {
-		return nil
-	}
-	return at(pointer("/mounts", strconv.Itoa(k)), "/sys/fs/cgroup", c.group.Delegate(uid))
-}
-
-// hostID maps an id of the container to the host's. Without maps they are the same.
-func hostID(id uint32, maps []specs.LinuxIDMapping) (int, bool) {
-	for _, m := range maps {
-		if id >= m.ContainerID && id-m.ContainerID < m.Size {
-			return int(m.HostID + id - m.ContainerID), true
-		}
-	}
-	return int(id), len(maps) == 0
-}
-
-// limitLate applies those that might: the child is parked now and needs no more.
-func (c *creation) limitLate() error {
-	if c.group == nil {
-		return nil
-	}
-	return fieldError(c.group.Apply(c.plan.Limits, true))
 }
 
 // batchFDs bounds the descriptors in flight, so that a container with hundreds of

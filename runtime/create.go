@@ -7,12 +7,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/systemd"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -26,6 +25,10 @@ type Runtime struct {
 	Root    string           // directory of the containers' state, made if missing (0700)
 	Seccomp seccomp.Compiler // compiles filters that are not in the cache; nil: a profile is an error
 	Log     *slog.Logger     // warnings; nil: discarded
+	Cgroups CgroupManager    // who makes the cgroups of new containers; "": Cgroupfs
+	// UnitProperties are the properties of their systemd unit that containers may set by
+	// annotations org.systemd.property.NAME.
+	UnitProperties []string
 }
 
 // CreateOptions are the parts of create and run that the command line decides.
@@ -58,15 +61,17 @@ func (r *Runtime) Create(id, bundle string, o CreateOptions) error {
 // creation is a container that is being made.
 type creation struct {
 	*Runtime
-	o      CreateOptions
-	config *Config
-	plan   *Plan
-	entry  *entry
-	rec    *record
-	group  *cgroups.Group
-	conn   *namespaces.Conn
-	proc   *namespaces.Process
-	end    ending // of the init, once reaped
+	o       CreateOptions
+	config  *Config
+	plan    *Plan
+	entry   *entry
+	rec     *record
+	group   *cgroups.Group
+	manager *systemd.Manager   // of the cgroup, if it is systemd
+	extra   []systemd.Property // of its unit, from annotations
+	conn    *namespaces.Conn
+	proc    *namespaces.Process
+	end     ending // of the init, once reaped
 }
 
 // create does everything up to READY. On error nothing is left.
@@ -81,10 +86,11 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 	if err := checkConsole(c.config.Spec.Process, o); err != nil {
 		return nil, err
 	}
-	if c.plan, err = r.compile(c.config, id, o); err != nil {
-		return nil, err
+	if err = c.compile(id); err == nil {
+		c.entry, err = r.claim(id)
 	}
-	if c.entry, err = r.claim(id); err != nil {
+	if err != nil {
+		c.manager.Close()
 		return nil, err
 	}
 	if err = c.make(start); err != nil {
@@ -112,22 +118,23 @@ func (r *Runtime) warn(text string) {
 	}
 }
 
-func (r *Runtime) compile(config *Config, id string, o CreateOptions) (*Plan, error) {
-	inherit, env, err := inherited(o.PreserveFDs)
+func (c *creation) compile(id string) error {
+	inherit, env, err := inherited(c.o.PreserveFDs)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	plan, err := Compile(config, id, PlanOptions{
-		NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Inherit: inherit, Env: env, Filter: r.filter,
+	c.plan, err = Compile(c.config, id, PlanOptions{
+		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
+		Inherit: inherit, Env: env, Filter: c.filter,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, w := range append(plan.Warnings, plan.ungrantable()...) {
-		r.warn(w)
+	for _, w := range append(c.plan.Warnings, c.plan.ungrantable()...) {
+		c.warn(w)
 	}
-	plan.Spawn.Inherit = inherit
-	return plan, nil
+	c.plan.Spawn.Inherit = inherit
+	return nil
 }
 
 func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
@@ -151,7 +158,8 @@ func (r *Runtime) dryPlan(bundle string) (*Plan, error) {
 		return nil, err
 	}
 	return Compile(config, filepath.Base(config.Bundle), PlanOptions{
-		Filter: func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) },
+		Cgroups: r.Cgroups,
+		Filter:  func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) },
 	})
 }
 
@@ -239,47 +247,16 @@ func (c *creation) intend() error {
 	c.rec = &record{
 		Version: recordVersion, OCIVersion: spec.Version, ID: c.entry.id, Phase: phaseCreating, Creator: me,
 		Bundle: c.config.Bundle, Rootfs: root, Created: time.Now().UTC(), Owner: os.Geteuid(),
-		Annotations: spec.Annotations, Cgroup: c.plan.Cgroup, CgroupMade: cgroups.Missing(c.plan.Cgroup),
+		Annotations: spec.Annotations, Cgroup: c.plan.Cgroup, CgroupMade: c.missing(),
 		NoProcess: spec.Process == nil, Poststart: hooks.Poststart, Poststop: hooks.Poststop,
 	}
 	for _, h := range hooks.StartContainer {
 		c.rec.StartHooks = append(c.rec.StartHooks, int(hookTimeout(h)))
 	}
+	if u := c.plan.Unit; u != nil {
+		c.rec.Unit, c.rec.UserUnit = u.Name, u.User
+	}
 	return c.entry.write(c.rec)
-}
-
-// makeGroup makes the container's cgroup. An ordinary user who may not, and who asks for
-// no limit, gets a container that stays in the cgroup of its caller.
-func (c *creation) makeGroup() (err error) {
-	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
-	if err == nil {
-		c.rec.owned = true
-		return nil
-	}
-	c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
-	if c.mayGoWithout(err) {
-		return nil
-	}
-	if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
-		return at(e.Field(c.plan.Limits), "", err)
-	}
-	return at("/linux/cgroupsPath", c.plan.Cgroup, err)
-}
-
-func (c *creation) mayGoWithout(err error) bool {
-	refused := errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)
-	linux := c.config.Spec.Linux
-	asked := len(c.plan.Limits) > 0 || linux.CgroupsPath != "" || linux.Resources != nil && len(linux.Resources.Devices) > 0
-	return refused && !asked && unprivileged()
-}
-
-// unprivileged says whether we are no root, or root of a user namespace only.
-func unprivileged() bool {
-	if os.Geteuid() != 0 {
-		return true
-	}
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
 }
 
 // finish commits: the late limits, the record, the pid file, GO. If it fails nothing is left.
@@ -343,6 +320,7 @@ func (c *creation) close() {
 	if c.group != nil {
 		c.group.Close()
 	}
+	c.manager.Close()
 	c.entry.close()
-	c.conn, c.proc, c.group = nil, nil, nil
+	c.conn, c.proc, c.group, c.manager = nil, nil, nil, nil
 }

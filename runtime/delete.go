@@ -130,6 +130,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 			return err
 		}
 	}
+	r.stopUnit(rec)
 	state := rec.hookState(specs.StateStopped)
 	for k, h := range rec.Poststop {
 		if err := runHook(newHookCall(h, state)); err != nil {

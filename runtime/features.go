@@ -24,7 +24,7 @@ func SupportedFeatures() *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   featureNamespaces(),
 			Capabilities: capNames[:],
-			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled:        &yes,
 				Actions:        featureActions(),

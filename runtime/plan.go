@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/systemd"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
 	"github.com/huskrun/husk/seccomp"
@@ -63,7 +64,8 @@ type Step struct {
 type Plan struct {
 	Spawn    namespaces.Config // what to create; Joined holds the paths to join
 	Joined   []Joined
-	Cgroup   string // path below the cgroup2 mount
+	Cgroup   string        // path below the cgroup2 mount
+	Unit     *systemd.Unit // that will have the cgroup, whose path systemd knows
 	Groups   []string
 	Limits   []cgroups.Limit
 	Devices  cgroups.Program
@@ -84,8 +86,10 @@ type Joined struct {
 type PlanOptions struct {
 	NoPivot      bool
 	NoNewKeyring bool
-	Inherit      int      // descriptors from 3 on that the process keeps
-	Env          []string // added to the process's environment (LISTEN_FDS)
+	Cgroups      CgroupManager
+	Unit         func(systemd.Unit) (cgroup string, err error) // asks systemd for the unit's cgroup; nil: unknown
+	Inherit      int                                           // descriptors from 3 on that the process keeps
+	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
 }
 
@@ -125,7 +129,7 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	}
 	p, linux := &Plan{config: c}, c.Spec.Linux
 	p.namespaces(linux)
-	if err := p.cgroup(linux, id); err != nil {
+	if err := p.cgroup(linux, id, o); err != nil {
 		return nil, err
 	}
 	before, after, err := rootfs.Compile(c.Spec, p.rootfsOptions(o))
@@ -173,8 +177,8 @@ func (p *Plan) owned(t specs.LinuxNamespaceType) bool {
 		slices.ContainsFunc(p.Joined, func(n Joined) bool { return n.Type == t })
 }
 
-func (p *Plan) cgroup(linux *specs.Linux, id string) (err error) {
-	if p.Cgroup, err = cgroups.Path(linux.CgroupsPath, id); err != nil {
+func (p *Plan) cgroup(linux *specs.Linux, id string, o PlanOptions) (err error) {
+	if err = p.cgroupPath(linux.CgroupsPath, id, o); err != nil {
 		return at("/linux/cgroupsPath", linux.CgroupsPath, err)
 	}
 	p.Limits, p.Groups, p.Warnings, err = cgroups.Compile(linux.Resources)
@@ -188,7 +192,47 @@ func (p *Plan) cgroup(linux *specs.Linux, id string) (err error) {
 	if p.Devices, err = cgroups.CompileDevices(rules); err != nil {
 		return fieldError(err)
 	}
+	if o.Cgroups == Disabled {
+		p.goWithout(len(rules) > 0)
+	}
 	return nil
+}
+
+func (p *Plan) cgroupPath(path, id string, o PlanOptions) (err error) {
+	switch o.Cgroups {
+	case "", Cgroupfs:
+		if path == "" && unprivileged() {
+			// Beside the caller's own, if that is the user's, else where root has it.
+			if parent, err := cgroups.Delegated(); err == nil {
+				path = parent + "/husk-" + id
+			}
+		}
+		p.Cgroup, err = cgroups.Path(path, id)
+	case Systemd:
+		p.Unit = new(systemd.Unit)
+		if *p.Unit, err = systemd.Parse(path, id, unprivileged()); err == nil && o.Unit != nil {
+			p.Cgroup, err = o.Unit(*p.Unit)
+		}
+	case Disabled:
+	default:
+		err = fmt.Errorf("unknown cgroup manager %q", o.Cgroups)
+	}
+	return err
+}
+
+// goWithout plans no cgroup, and says what the container does not have therefore.
+func (p *Plan) goWithout(devices bool) {
+	var fields []string
+	for _, l := range p.Limits {
+		fields = append(fields, strings.TrimPrefix(l.Field, "/linux/resources/"))
+	}
+	if devices {
+		fields = append(fields, "devices")
+	}
+	if len(fields) > 0 {
+		p.Warnings = append(p.Warnings, "/linux/resources: not enforced, since cgroups are disabled: "+strings.Join(slices.Compact(fields), ", "))
+	}
+	p.Limits, p.Groups = nil, nil
 }
 
 func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
@@ -465,7 +509,12 @@ func (p *Plan) hostLines() []Line {
 	add := func(field, format string, args ...any) {
 		lines = append(lines, Line{"parent", field, fmt.Sprintf(format, args...)})
 	}
-	add("/linux/cgroupsPath", "create cgroup %s", p.Cgroup)
+	switch {
+	case p.Unit != nil:
+		add("/linux/cgroupsPath", "have systemd start unit %s in %s", p.Unit.Name, p.Unit.Slice)
+	case p.Cgroup != "":
+		add("/linux/cgroupsPath", "create cgroup %s", p.Cgroup)
+	}
 	for i, n := range p.config.Spec.Linux.Namespaces {
 		field := pointer("/linux/namespaces", strconv.Itoa(i))
 		if n.Path == "" {
@@ -483,7 +532,9 @@ func (p *Plan) hostLines() []Line {
 	for _, l := range p.Limits {
 		add(l.Field, "%s", l)
 	}
-	add("/linux/resources/devices", "attach the device program: %s", p.Devices)
+	if p.Unit != nil || p.Cgroup != "" {
+		add("/linux/resources/devices", "attach the device program: %s", p.Devices)
+	}
 	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {
 		add("/process/oomScoreAdj", "set oom_score_adj %d", *proc.OOMScoreAdj)
 	}

@@ -34,6 +34,8 @@ type record struct {
 	Annotations map[string]string
 	Cgroup      string   // "" when the container has none of its own
 	CgroupMade  []string // directories that create made, outermost first
+	Unit        string   // of systemd that has the cgroup, "" without
+	UserUnit    bool     // it is one of the user's manager
 	NoProcess   bool
 	StartHooks  []int // timeouts of startContainer hooks, seconds, 0: none
 	Poststart   []specs.Hook
@@ -105,6 +107,8 @@ func decodeRecord(b []byte) (*record, error) {
 		{"annotations", &rec.Annotations},
 		{"cgroup", &rec.Cgroup},
 		{"cgroupMade", &rec.CgroupMade},
+		{"unit", &rec.Unit},
+		{"userUnit", &rec.UserUnit},
 		{"noProcess", &rec.NoProcess},
 		{"startHooks", func(d *decoder) {
 			d.array("an array of numbers", func() { rec.StartHooks = append(rec.StartHooks, int(d.signed(32))) })
@@ -140,6 +144,10 @@ func (rec *record) encode() []byte {
 		w.texts("annotations", rec.Annotations)
 		w.text("cgroup", rec.Cgroup)
 		w.list("cgroupMade", len(rec.CgroupMade), func(i int) { w.quote(rec.CgroupMade[i]) })
+		if rec.Unit != "" {
+			w.text("unit", rec.Unit)
+			w.flag("userUnit", rec.UserUnit)
+		}
 		w.flag("noProcess", rec.NoProcess)
 		w.list("startHooks", len(rec.StartHooks), func(i int) { w.b = strconv.AppendInt(w.b, int64(rec.StartHooks[i]), 10) })
 		w.hooks("poststart", rec.Poststart)

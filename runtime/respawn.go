@@ -20,7 +20,7 @@ import (
 // group that existed before counts older kills as well, and a second init would
 // die the same way and be diagnosed then.
 func (c *creation) stillborn(err error) bool {
-	if err == nil || c.group == nil {
+	if err == nil || c.group == nil || c.plan.Spawn.Place != nil {
 		return false
 	}
 	if c.proc == nil {

@@ -18,8 +18,10 @@ type app struct {
 	debug     bool
 	log       string
 	logFormat string
-	systemd   bool
 	rootless  string
+	cgroups   string // manager
+
+	properties string // of systemd units that annotations may set
 }
 
 // usageError is a mistake on the command line, found before anything was done.

@@ -11,9 +11,6 @@ func createCommand(fs *flag.FlagSet) action {
 	var o runtime.CreateOptions
 	bundle := createFlags(fs, &o)
 	return func(a *app, args []string) (int, error) {
-		if err := a.cgroupDriver(); err != nil {
-			return 0, err
-		}
 		return 0, a.runtime().Create(args[0], *bundle, o)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/huskrun/husk/runtime"
 )
@@ -16,7 +18,9 @@ func (a *app) globals(fs *flag.FlagSet) *bool {
 	fs.StringVar(&a.log, "log", "", "append errors to this `file`, besides standard error")
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.StringVar(&a.root, "root", "", "`directory` for the state of containers (default "+defaultRoot()+")")
-	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "let systemd manage the cgroup (not built yet: an error)")
+	fs.StringVar(&a.cgroups, "cgroup-manager", "", "`who` makes cgroups: cgroupfs (the default), systemd, or disabled: then none are made, and no limit is enforced")
+	fs.BoolFunc("systemd-cgroup", "short for --cgroup-manager systemd", a.systemdCgroup)
+	fs.StringVar(&a.properties, "allow-systemd-property", "", "`names`, separated by commas, that annotations org.systemd.property.NAME may set in the container's unit")
 	fs.StringVar(&a.rootless, "rootless", "auto", "accepted for compatibility: husk sees for itself what it may do; `when` is true, false or auto")
 	version := fs.Bool("version", false, "print the version")
 	short(fs, "v", "version")
@@ -36,6 +40,11 @@ func (a *app) check() error {
 	case "true", "false", "auto":
 	default:
 		return usage("give --rootless true, false or auto", "unknown value %q of --rootless", a.rootless)
+	}
+	switch runtime.CgroupManager(a.cgroups) {
+	case "", runtime.Cgroupfs, runtime.Systemd, runtime.Disabled:
+	default:
+		return usage("give --cgroup-manager cgroupfs, systemd or disabled", "unknown cgroup manager %q", a.cgroups)
 	}
 	return a.checkLog()
 }
@@ -60,18 +69,19 @@ func (a *app) runtime() *runtime.Runtime {
 	if root == "" {
 		root = defaultRoot()
 	}
-	return &runtime.Runtime{Root: root, Seccomp: seccompCompiler(), Log: slog.New(warner{a.stderr})}
+	return &runtime.Runtime{
+		Root: root, Seccomp: seccompCompiler(), Log: slog.New(warner{a.stderr}),
+		Cgroups: runtime.CgroupManager(a.cgroups), UnitProperties: strings.Split(a.properties, ","),
+	}
 }
 
-// cgroupDriver refuses what is not there, where it would matter. Engines give the
-// flag with every command, so only those that make a cgroup ask.
-func (a *app) cgroupDriver() error {
-	if !a.systemd {
-		return nil
+// systemdCgroup is the flag that runc has for it, of which =false means the default.
+func (a *app) systemdCgroup(value string) error {
+	on, err := strconv.ParseBool(value)
+	if on {
+		a.cgroups = string(runtime.Systemd)
 	}
-	return usage("leave out --systemd-cgroup: SystemdCgroup = false in containerd, "+
-		"native.cgroupdriver=cgroupfs in Docker, --cgroup-manager=cgroupfs in Podman",
-		"the systemd cgroup driver is not built yet")
+	return err
 }
 
 // defaultRoot is /run/husk, or a directory of the user's where that is not ours.

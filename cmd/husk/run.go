@@ -15,9 +15,6 @@ func runCommand(fs *flag.FlagSet) action {
 	fs.BoolVar(&o.Keep, "keep", false, "do not delete the container when its process has ended")
 	fs.BoolVar(&o.NoSubreaper, "no-subreaper", false, "do not adopt orphans of the container while waiting")
 	return func(a *app, args []string) (int, error) {
-		if err := a.cgroupDriver(); err != nil {
-			return 0, err
-		}
 		if o.Detach {
 			return a.runtime().Run(args[0], *bundle, o)
 		}

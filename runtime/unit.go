@@ -1,0 +1,117 @@
+package runtime
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/systemd"
+)
+
+// busPatience bounds a conversation with systemd.
+const busPatience = 25 * time.Second
+
+// unitProperty begins the annotations that set a property of the systemd unit.
+const unitProperty = "org.systemd.property."
+
+// connect asks systemd, before anything is changed, where the cgroup of unit u will be.
+func (c *creation) connect(u systemd.Unit) (cgroup string, err error) {
+	if c.extra, err = c.unitProperties(); err != nil {
+		return "", err
+	}
+	if c.manager, err = systemd.Connect(u.User, time.Now().Add(busPatience)); err != nil {
+		return "", err
+	}
+	return c.manager.Path(u)
+}
+
+// unitProperties reads those annotations that the operator allows. Annotations may come
+// with an image, and some properties (SuccessAction=reboot) reach far beyond a container.
+func (c *creation) unitProperties() (list []systemd.Property, err error) {
+	for _, key := range sorted(c.config.Spec.Annotations) {
+		name, ok := strings.CutPrefix(key, unitProperty)
+		if !ok {
+			continue
+		}
+		field := pointer("/annotations", key)
+		if !slices.Contains(c.UnitProperties, name) {
+			c.warn(field + ": ignored; --allow-systemd-property " + name + " permits it")
+			continue
+		}
+		p, err := systemd.ParseProperty(name, c.config.Spec.Annotations[key])
+		if err != nil {
+			return nil, at(field, "", err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// placeUnit has systemd start the unit with the init in it. A scope cannot be without a
+// process, so the init is not born in its cgroup.
+func (c *creation) placeUnit(pid int) error {
+	if err := c.recordInit(pid); err != nil {
+		return err
+	}
+	path, err := c.manager.Start(*c.plan.Unit, pid, append(c.properties(false), c.extra...))
+	if err != nil {
+		c.rec.Cgroup, c.rec.CgroupMade, c.rec.Unit = "", nil, "" // whatever is there is not ours
+		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
+	}
+	c.rec.Cgroup, c.rec.owned = path, true
+	if c.group, err = cgroups.Open(path); err != nil {
+		return at("/linux/cgroupsPath", path, err)
+	}
+	if c.plan.Unit.IsSlice() { // which takes no processes by way of systemd
+		if err := c.group.Add(pid); err != nil {
+			return err
+		}
+	}
+	return c.groupError(c.group.Require(c.plan.Groups))
+}
+
+// properties are those of the unit for the early or for the late limits.
+func (c *creation) properties(late bool) []systemd.Property {
+	return systemd.Properties(slices.DeleteFunc(slices.Clone(c.plan.Limits), func(l cgroups.Limit) bool { return l.Late != late }))
+}
+
+// stopUnit makes systemd forget the unit of a container whose cgroup is gone. It does so
+// by itself when it looks, so that a systemd that does not answer is no reason to fail.
+func (r *Runtime) stopUnit(rec *record) {
+	if rec.Unit == "" {
+		return
+	}
+	m, err := systemd.Connect(rec.UserUnit, time.Now().Add(busPatience))
+	if err == nil {
+		defer m.Close()
+		err = m.Stop(rec.unit())
+	}
+	if err != nil {
+		r.warn(err.Error())
+	}
+}
+
+// setUnit tells systemd of new limits of group g, which it would otherwise take back when
+// it is reloaded. Nothing happens to a container without a unit.
+func (rec *record) setUnit(g *cgroups.Group, limits []cgroups.Limit) error {
+	if rec.Unit == "" {
+		return nil
+	}
+	current, err := g.Limits()
+	if err != nil {
+		return err
+	}
+	properties := systemd.Properties(systemd.Complete(limits, current))
+	if len(properties) == 0 {
+		return nil
+	}
+	m, err := systemd.Connect(rec.UserUnit, time.Now().Add(busPatience))
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Set(rec.unit(), properties)
+}
+
+func (rec *record) unit() systemd.Unit { return systemd.Unit{Name: rec.Unit, User: rec.UserUnit} }
