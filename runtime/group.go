@@ -94,13 +94,18 @@ func (c *creation) limit() error {
 	if err := c.group.Apply(c.plan.Limits, false); err != nil {
 		return fieldError(err)
 	}
-	err := c.group.AttachDevices(c.plan.Devices)
+	return fieldError(attachDevices(c.group, c.plan.Devices))
+}
+
+// attachDevices attaches a device program to a container's cgroup.
+func attachDevices(g *cgroups.Group, p cgroups.Program) error {
+	err := g.AttachDevices(p)
 	if errors.Is(err, unix.EPERM) && unprivileged() {
 		// Only real root may load the program, and only real root could make device
 		// nodes for which it would matter.
 		return nil
 	}
-	return fieldError(err)
+	return err
 }
 
 // delegate gives the cgroup to the container's user if the container may manage it: in

@@ -92,17 +92,17 @@ func (r *Runtime) stopUnit(rec *record) {
 	}
 }
 
-// setUnit tells systemd of new limits of group g, which it would otherwise take back when
-// it is reloaded. Nothing happens to a container without a unit.
-func (rec *record) setUnit(g *cgroups.Group, limits []cgroups.Limit) error {
+// unitUpdate says what systemd must be told of limits that group g is about to get, which
+// it would otherwise take back when it is reloaded. Of a container without a unit, nothing.
+func (rec *record) unitUpdate(g *cgroups.Group, limits []cgroups.Limit) ([]systemd.Property, error) {
 	if rec.Unit == "" {
-		return nil
+		return nil, nil
 	}
 	current, err := g.Limits()
-	if err != nil {
-		return err
-	}
-	properties := systemd.Properties(systemd.Complete(limits, current))
+	return systemd.Properties(systemd.Complete(limits, current)), err
+}
+
+func (rec *record) setUnit(properties []systemd.Property) error {
 	if len(properties) == 0 {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/huskrun/husk/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 const resourcesPointer = "/linux/resources"
@@ -74,28 +73,19 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 		}
 		return at(resourcesPointer, h.rec.Cgroup, err)
 	}
+	unit, err := h.rec.unitUpdate(h.group, limits)
+	if err != nil {
+		return at(resourcesPointer, h.rec.Cgroup, err)
+	}
 	// What is likelier to fail comes first: only the files can be set back.
 	return one(h.group.Update(limits, func() error {
-		return at(resourcesPointer, "", r.setUnit(h.rec, limits))
+		return at(resourcesPointer, "", h.rec.setUnit(unit))
 	}, func() error {
 		if len(resources.Devices) == 0 {
 			return nil
 		}
 		return attachDevices(h.group, program)
 	}))
-}
-
-// setUnit stands in until there are units.
-func (r *Runtime) setUnit(*record, []cgroups.Limit) error { return nil }
-
-func attachDevices(g *cgroups.Group, p cgroups.Program) error {
-	err := g.AttachDevices(p)
-	if errors.Is(err, unix.EPERM) && unprivileged() {
-		// Only real root may load the program, and only real root could make device
-		// nodes for which it would matter.
-		return nil
-	}
-	return err
 }
 
 // one is fieldError for an error that may be joined of only one.
