@@ -56,35 +56,52 @@ func (c typed) matches(output string) bool {
 
 // The README's tour, typed into one shell as it stands there.
 func TestREADMETour(t *testing.T) {
+	box(t, func(t *testing.T) { typeCommands(t, "console") })
+}
+
+// Its second part needs controllers.
+func TestREADMELimits(t *testing.T) {
 	box(t, func(t *testing.T) {
-		commands := typedCommands(readmeBlocks(t, "console"))
-		const mark = "=== next command ==="
-		var script strings.Builder
-		for _, c := range commands {
-			fmt.Fprintf(&script, "%s\necho '%s'\n", strings.TrimSuffix(c.command, "\n"), mark)
-		}
-		dir := t.TempDir()
-		if err := os.Symlink(runtimePath(), dir+"/husk"); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("sh")
-		cmd.Dir = dir
-		cmd.Stdin = strings.NewReader(script.String())
-		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("sh: %v", err)
-		}
-		printed := strings.Split(string(out), mark+"\n")
-		for i, c := range commands {
-			if i >= len(printed) {
-				t.Fatalf("the shell ended before: %s", c.command)
-			}
-			if !c.matches(printed[i]) {
-				t.Errorf("$ %sis said to print:\n%s\nit prints:\n%s", c.command, c.output, printed[i])
+		for _, name := range []string{"memory", "cpu", "pids"} {
+			if ok, _ := scriptCondition("controller:" + name); !ok {
+				t.Skip("no controller in cgroup2: " + name)
 			}
 		}
+		typeCommands(t, "console", "console limits")
 	})
+}
+
+func typeCommands(t *testing.T, blocks ...string) {
+	var commands []typed
+	for _, b := range blocks {
+		commands = append(commands, typedCommands(readmeBlocks(t, b))...)
+	}
+	const mark = "=== next command ==="
+	var script strings.Builder
+	for _, c := range commands {
+		fmt.Fprintf(&script, "%s\necho '%s'\n", strings.TrimSuffix(c.command, "\n"), mark)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(runtimePath(), dir+"/husk"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh")
+	cmd.Dir = dir
+	cmd.Stdin = strings.NewReader(script.String())
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("sh: %v", err)
+	}
+	printed := strings.Split(string(out), mark+"\n")
+	for i, c := range commands {
+		if i >= len(printed) {
+			t.Fatalf("the shell ended before: %s", c.command)
+		}
+		if !c.matches(printed[i]) {
+			t.Errorf("$ %sis said to print:\n%s\nit prints:\n%s", c.command, c.output, printed[i])
+		}
+	}
 }
 
 // The two commands for newcomers, and whatever make target the README names, exist.

@@ -19,7 +19,7 @@ func (a *app) globals(fs *flag.FlagSet) *bool {
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.StringVar(&a.root, "root", "", "`directory` for the state of containers (default "+defaultRoot()+")")
 	fs.StringVar(&a.cgroups, "cgroup-manager", "", "`who` makes cgroups: cgroupfs (the default), systemd, or disabled: then none are made, and no limit is enforced")
-	fs.BoolFunc("systemd-cgroup", "short for --cgroup-manager systemd", a.systemdCgroup)
+	fs.BoolFunc("systemd-cgroup", "as --cgroup-manager systemd", a.systemdCgroup)
 	fs.StringVar(&a.properties, "allow-systemd-property", "", "`names`, separated by commas, that annotations org.systemd.property.NAME may set in the container's unit")
 	fs.StringVar(&a.rootless, "rootless", "auto", "accepted for compatibility: husk sees for itself what it may do; `when` is true, false or auto")
 	version := fs.Bool("version", false, "print the version")
