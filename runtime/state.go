@@ -34,18 +34,20 @@ type State struct {
 // millisecond would feel.
 func (s *State) MarshalJSON() ([]byte, error) {
 	w := &jsonWriter{}
-	w.object(func() {
-		w.text("ociVersion", s.Version)
-		w.text("id", s.ID)
-		w.num("pid", s.PID)
-		w.text("status", string(s.Status))
-		w.text("bundle", s.Bundle)
-		w.text("rootfs", s.Rootfs)
-		w.text("created", s.Created.Format(time.RFC3339Nano))
-		w.texts("annotations", s.Annotations)
-		w.text("owner", s.Owner)
-	})
+	w.object(func() { s.members(w) })
 	return w.b, nil
+}
+
+func (s *State) members(w *jsonWriter) {
+	w.text("ociVersion", s.Version)
+	w.text("id", s.ID)
+	w.num("pid", s.PID)
+	w.text("status", string(s.Status))
+	w.text("bundle", s.Bundle)
+	w.text("rootfs", s.Rootfs)
+	w.text("created", s.Created.Format(time.RFC3339Nano))
+	w.texts("annotations", s.Annotations)
+	w.text("owner", s.Owner)
 }
 
 // State returns the state of a container. It takes no lock and asks the kernel, not the

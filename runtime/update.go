@@ -67,6 +67,15 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 	for _, w := range warnings {
 		r.warn(w)
 	}
+	var devices *cgroups.Program
+	if len(resources.Devices) > 0 {
+		devices = &program
+	}
+	return h.change(limits, controllers, devices)
+}
+
+// change puts limits in force, and device rules if there are any.
+func (h *held) change(limits []cgroups.Limit, controllers []string, devices *cgroups.Program) error {
 	if err := h.group.Require(controllers); err != nil {
 		if e, ok := errors.AsType[*cgroups.ControllerError](err); ok {
 			return at(e.Field(limits), "", err)
@@ -78,20 +87,12 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 		return at(resourcesPointer, h.rec.Cgroup, err)
 	}
 	// What is likelier to fail comes first: only the files can be set back.
-	return one(h.group.Update(limits, func() error {
+	return fieldError(h.group.Update(limits, func() error {
 		return at(resourcesPointer, "", h.rec.setUnit(unit))
 	}, func() error {
-		if len(resources.Devices) == 0 {
+		if devices == nil {
 			return nil
 		}
-		return attachDevices(h.group, program)
+		return attachDevices(h.group, *devices)
 	}))
-}
-
-// one is fieldError for an error that may be joined of only one.
-func one(err error) error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok && len(j.Unwrap()) == 1 {
-		err = j.Unwrap()[0]
-	}
-	return fieldError(err)
 }

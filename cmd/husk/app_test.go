@@ -96,7 +96,7 @@ func TestMistakes(t *testing.T) {
 		{"--frobnicate list", 1, "husk: error: flag provided but not defined: -frobnicate\nhusk: hint: husk help lists the commands and global flags"},
 		// Podman probes for features by an engine's words for a flag without its value.
 		{"create --bundle", 1, "husk: error: create: flag needs an argument: -bundle\nhusk: hint: husk help create lists its flags"},
-		{"state", 1, "husk: error: state: too few arguments\nhusk: hint: usage: husk state ID"},
+		{"state", 1, "husk: error: state: too few arguments\nhusk: hint: usage: husk state [flags] ID"},
 		{"kill a b c", 1, "husk: error: kill: too many arguments: [\"a\" \"b\" \"c\"]\nhusk: hint: usage: husk kill [flags] ID [SIGNAL]"},
 		{"delete a --force", 1, "husk: error: delete: too many arguments: [\"a\" \"--force\"]\nhusk: hint: flags go before the container's id: husk delete --force ID"},
 		{"list --root /x", 1, "husk: error: list: flag provided but not defined: -root\nhusk: hint: global flags go before the command: husk --root … list"},

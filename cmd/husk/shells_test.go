@@ -51,7 +51,7 @@ func TestBashCompletes(t *testing.T) {
 		"husk completion f":       "fish",
 		"husk help pl":            "plan",
 		"husk create --console-s": "--console-socket",
-		"husk state ":             "c1 c2",
+		"husk start ":             "c1 c2",
 		"husk kill --all c":       "c1 c2",
 	} {
 		words := strings.Split(line, " ")
