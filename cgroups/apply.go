@@ -147,6 +147,8 @@ func (g *Group) reason(l Limit, err error) error {
 		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
 	case errors.Is(err, unix.ENODEV) && l.Controller() == "io":
 		return fmt.Errorf("there is no such block device, or it is a partition: limits are for whole disks: %w", err)
+	case errors.Is(err, unix.ENODEV) && l.Controller() == "rdma":
+		return fmt.Errorf("there is no RDMA device of that name (see /sys/class/infiniband): %w", err)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("the cgroup file system is mounted read-only; mount it writable, or remove the limit: %w", err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"math/bits"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -402,6 +404,81 @@ func TestAttachDevices(t *testing.T) {
 	must(t, g.detachDevices())
 	if ids, err := queryPrograms(g.fd); err != nil || len(ids) != 0 {
 		t.Errorf("after detaching: %v %v", ids, err)
+	}
+}
+
+// TestReplaceDevices: two hundred updates leave one program, the kernel has let go
+// of the others, and a process inside never finds the door open meanwhile.
+func TestReplaceDevices(t *testing.T) {
+	g := testGroup(t)
+	dir := t.TempDir()
+	tmpfs(t, dir)
+	must(t, unix.Mknod(dir+"/kmsg", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 11))))
+	if fd, err := openat(unix.AT_FDCWD, dir+"/kmsg", unix.O_RDONLY); err != nil {
+		t.Skip("cannot open a /dev/kmsg here at all")
+	} else {
+		closeFD(fd)
+	}
+	// Both refuse kmsg, each in its own way.
+	var programs [2]Program
+	for i, rules := range []string{`[]`, `[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","major":1,"minor":11,"access":"rw"}]`} {
+		var err error
+		programs[i], err = CompileDevices(parseDevices(t, rules))
+		must(t, err)
+	}
+	must(t, g.AttachDevices(programs[0]))
+	prober := exec.Command("/bin/sh", "-c", "cd "+dir+"; echo >begun; n=0; while [ ! -e stop ]; do n=$((n+1)); true 2>/dev/null <kmsg && : >leak; done; echo $n >tries")
+	start(t, g, prober)
+	eventually(t, "the prober", func() bool { _, err := os.Stat(dir + "/begun"); return err == nil })
+
+	fds, ids := openFDs(t), map[uint32]bool{}
+	for i := range 200 {
+		must(t, g.AttachDevices(programs[i%2]))
+		now, err := queryPrograms(g.fd)
+		must(t, err)
+		if len(now) != 1 {
+			t.Fatalf("after %d updates %d programs are attached", i+1, len(now))
+		}
+		ids[now[0]] = true
+	}
+	if n := openFDs(t); n != fds {
+		t.Errorf("%d descriptors leaked", n-fds)
+	}
+	must(t, os.WriteFile(dir+"/stop", nil, 0o644))
+	must(t, prober.Wait())
+	if _, err := os.Stat(dir + "/leak"); err == nil {
+		t.Error("the prober could open what every program refuses")
+	}
+	t.Logf("%s tries, %d programs", readFile(t, dir+"/tries"), len(ids))
+
+	must(t, Remove(g.path, []string{g.path}))
+	eventually(t, "the kernel frees the programs", func() bool {
+		for id := range ids {
+			if fd, err := programByID(id); err == nil {
+				closeFD(fd)
+				return false
+			} else if !gone(err) {
+				t.Fatal(err)
+			}
+		}
+		return true
+	})
+}
+
+// TestReplaceKeepsOld: a program that cannot be attached leaves the old one in force.
+func TestReplaceKeepsOld(t *testing.T) {
+	g := testGroup(t)
+	p, err := CompileDevices(nil)
+	must(t, err)
+	must(t, g.AttachDevices(p))
+	before, err := queryPrograms(g.fd)
+	must(t, err)
+	bad := Program{rules: p.rules, code: []instruction{{opMov, regs(r0, 0), 0, 7}}}
+	wantError(t, g.AttachDevices(bad), unix.EINVAL, "/linux/resources/devices", "load device program")
+	after, err := queryPrograms(g.fd)
+	must(t, err)
+	if !slices.Equal(before, after) {
+		t.Errorf("%v, before %v", after, before)
 	}
 }
 

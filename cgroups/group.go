@@ -147,7 +147,12 @@ func undo(made []string) {
 func (g *Group) descend(dir string) (fresh bool, err error) {
 	_, name := split(dir)
 	err = retry(func() error { return unix.Mkdirat(g.fd, name, 0o755) })
-	if err != nil && err != unix.EEXIST {
+	switch err {
+	case nil, unix.EEXIST:
+	case unix.EROFS:
+		return false, &fs.PathError{Op: "create cgroup", Path: dir, Err: fmt.Errorf(
+			"%w; mount it writable (mount -o remount,bind,rw /sys/fs/cgroup) or go without (--cgroup-manager disabled)", err)}
+	default:
 		return false, &fs.PathError{Op: "create cgroup", Path: dir, Err: err}
 	}
 	fresh = err == nil

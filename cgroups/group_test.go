@@ -286,6 +286,86 @@ func TestRemoveGroupsMadeMeanwhile(t *testing.T) {
 	}
 }
 
+// TestReadOnly: on a cgroup file system mounted read-only create says what to do,
+// and remove has nothing to remove.
+func TestReadOnly(t *testing.T) {
+	path := testPath(t)
+	there := testGroup(t)
+	bind := func(flags uintptr) {
+		t.Helper()
+		must(t, unix.Mount("", "/sys/fs/cgroup", "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""))
+	}
+	bind(unix.MS_RDONLY)
+	defer bind(0)
+	missing := Missing(path)
+	_, err := Create(path, nil)
+	wantError(t, err, unix.EROFS, path, "read-only", "remount", "--cgroup-manager disabled")
+	must(t, Remove(path, missing))
+	must(t, Remove(path, nil))
+	g, err := Open(there.path)
+	must(t, err)
+	defer g.Close()
+	wantError(t, g.Apply([]Limit{{Field: pointer + "unified/cgroup.max.depth", File: "cgroup.max.depth", Value: "1"}}, false), unix.EROFS, "cgroup.max.depth", "read-only")
+	wantError(t, g.Update([]Limit{{Field: pointer + "unified/cgroup.max.depth", File: "cgroup.max.depth", Value: "1"}}), unix.EROFS, "cgroup.max.depth", "read-only")
+	wantError(t, g.Freeze(nil), unix.EROFS, there.path)
+	wantError(t, Remove(there.path, []string{there.path}), unix.EROFS, there.path)
+	if _, err := g.Stats(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHybrid: with cgroup v1 beside it, what v2 has works and the rest says what to do.
+func TestHybrid(t *testing.T) {
+	needCgroup2(t)
+	tmpfs(t, "/sys/fs/cgroup")
+	must(t, os.Mkdir("/sys/fs/cgroup/unified", 0o755))
+	must(t, unix.Mount("cgroup2", "/sys/fs/cgroup/unified", "cgroup2", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)) })
+	have := strings.Fields(readFile(t, "/sys/fs/cgroup/unified/cgroup.controllers"))
+	g := testGroup(t, have...)
+	p, err := CompileDevices(nil)
+	must(t, err)
+	must(t, g.AttachDevices(p))
+	spawn(t, g, "exec sleep 60")
+	must(t, g.Freeze(nil))
+	must(t, g.Thaw())
+	s, err := g.Stats()
+	must(t, err)
+	if (s.Memory != nil) != slices.Contains(have, "memory") || (s.Hugetlb != nil) != slices.Contains(have, "hugetlb") {
+		t.Errorf("controllers %v: %+v", have, s)
+	}
+	if slices.Contains(have, "hugetlb") {
+		must(t, g.Update(compileFor(t, g, `{"hugepageLimits":[{"pageSize":"2MB","limit":2097152}]}`)))
+	}
+	must(t, g.KillAll(soon()))
+
+	for resources, controller := range map[string]string{
+		`{"memory":{"limit":1048576}}`: "memory", `{"pids":{"limit":3}}`: "pids", `{"cpu":{"shares":3}}`: "cpu", `{"blockIO":{"weight":30}}`: "io", `{"cpu":{"cpus":"0"}}`: "cpuset",
+	} {
+		if slices.Contains(have, controller) {
+			continue
+		}
+		path := testPath(t)
+		limits, controllers, _, err := Compile(parse(t, resources))
+		must(t, err)
+		for _, err := range []error{second(Create(path, controllers)), g.Require(controllers)} {
+			v1 := strings.Replace(controller, "io", "blkio", 1)
+			wantError(t, err, nil, controller, "cgroup v1 uses it; boot with cgroup_no_v1="+v1, "remove the limit")
+			if ce, ok := errors.AsType[*ControllerError](err); !ok || ce.Field(limits) != limits[0].Field {
+				t.Errorf("error does not lead to the field: %v", err)
+			}
+		}
+		if Missing(path) == nil {
+			t.Error("a failed create left a directory behind")
+		}
+		if _, ok := errors.AsType[*ControllerError](g.Update(limits)); !ok {
+			t.Errorf("update: %v", g.Update(limits))
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 func TestDelegate(t *testing.T) {
 	g := testGroup(t)
 	must(t, g.Delegate(4711))

@@ -114,6 +114,43 @@ func TestKillNested(t *testing.T) {
 	t.Log("killed and removed in", time.Since(begin))
 }
 
+// TestKillMany: five hundred processes in nested groups, some of which take their
+// time to die, are gone within seconds; and while one is kept alive Remove names it.
+func TestKillMany(t *testing.T) {
+	path := testPath(t)
+	missing := Missing(path)
+	g := mustCreate(t, path)
+	for i := range 20 {
+		c := mustCreate(t, fmt.Sprintf("%s/a%d/b/c", path, i))
+		spawn(t, c, "i=0; while [ $i -lt 24 ]; do sleep 60 & i=$((i+1)); done; wait")
+		if i < 2 {
+			spawnHelper(t, c, "heavy")
+		}
+		c.Close()
+	}
+	const pids = 20*25 + 2
+	eventually(t, "502 processes", func() bool { all, _ := g.Procs(); return len(all) == pids })
+
+	begin := time.Now()
+	err := Remove(path, missing)
+	busy, ok := errors.AsType[*BusyError](err)
+	if !ok || len(busy.PIDs) != pids {
+		t.Fatalf("%d processes live: %v", pids, err)
+	}
+	wantError(t, err, nil, path, strconv.Itoa(busy.PIDs[0]), fmt.Sprintf("and %d more", pids-10))
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("took %v to say so", d)
+	}
+
+	begin = time.Now()
+	must(t, g.KillAll(soon()))
+	must(t, Remove(path, missing))
+	if d := time.Since(begin); d > 10*time.Second || exists(path) {
+		t.Errorf("took %v; still there: %v", d, exists(path))
+	}
+	t.Logf("%d processes killed and their groups removed in %v", pids, time.Since(begin))
+}
+
 // TestKillForks: chains of processes, each of which forks the next and exits,
 // so that no list of pids is ever true. (Not a bomb: their number stays.)
 func TestKillForks(t *testing.T) {

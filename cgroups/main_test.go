@@ -192,6 +192,14 @@ func helper() {
 			os.Exit(1)
 		}
 		mem[0] = 1
+	case "pages":
+		mem, err := unix.Mmap(-1, 0, 96<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+		if err != nil {
+			os.Exit(1)
+		}
+		for i := 0; i < len(mem); i += 4096 {
+			mem[i], mem[i+1] = byte(i>>12), byte(i>>20)|1 // not all the same: zswap would drop them
+		}
 	case "delegated":
 		path, err := Delegated()
 		if err != nil {
