@@ -129,19 +129,24 @@ type content struct {
 	file, text string
 }
 
-// save reads the files that limits may write. Those that cannot be read, like
-// memory.reclaim, have nothing to be restored.
+// save reads the files that writing limits may change. Those that cannot be read,
+// like memory.reclaim, have nothing to be restored.
 func (g *Group) save(limits []Limit) (saved []content) {
 	seen := map[string]bool{"": true}
+	save := func(file string) {
+		if seen[file] {
+			return
+		}
+		seen[file] = true
+		if text, err := read(g.fd, file); err == nil {
+			saved = append(saved, content{file, text})
+		}
+	}
 	for _, l := range limits {
-		for _, file := range [...]string{l.File, l.AltFile} {
-			if seen[file] {
-				continue
-			}
-			seen[file] = true
-			if text, err := read(g.fd, file); err == nil {
-				saved = append(saved, content{file, text})
-			}
+		save(l.File)
+		save(l.AltFile)
+		if l.File == "cpu.idle" {
+			save("cpu.weight") // becomes 0 and then 100
 		}
 	}
 	return saved
