@@ -39,6 +39,7 @@ type PSIData struct {
 // CPUStats comes from cpu.stat and cpu.pressure.
 type CPUStats struct {
 	UsageUsec, UserUsec, SystemUsec   uint64
+	Bandwidth                         bool   // the controller works: what follows is counted
 	Periods, Throttled, ThrottledUsec uint64 // of cpu.max
 	Bursts, BurstUsec                 uint64 // of cpu.max.burst
 	PSI                               *PSI
@@ -156,7 +157,7 @@ func (r *reader) cpu() *CPUStats {
 		case "system_usec":
 			c.SystemUsec = n
 		case "nr_periods":
-			c.Periods = n
+			c.Periods, c.Bandwidth = n, true
 		case "nr_throttled":
 			c.Throttled = n
 		case "throttled_usec":

@@ -53,7 +53,7 @@ func TestStats(t *testing.T) {
 	none := uint64(math.MaxUint64)
 	want := &Stats{
 		CPU: &CPUStats{
-			UsageUsec: 10, UserUsec: 7, SystemUsec: 3, Periods: 5, Throttled: 2, ThrottledUsec: 900, Bursts: 1, BurstUsec: 4,
+			UsageUsec: 10, UserUsec: 7, SystemUsec: 3, Bandwidth: true, Periods: 5, Throttled: 2, ThrottledUsec: 900, Bursts: 1, BurstUsec: 4,
 			PSI: &PSI{Some: PSIData{1.25, 0.5, 0.01, 77}},
 		},
 		Memory: &MemoryStats{

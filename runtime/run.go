@@ -19,21 +19,34 @@ type RunOptions struct {
 	// parents. Otherwise Run adopts and reaps them where the container has no PID
 	// namespace, and with them every child of the calling program.
 	NoSubreaper bool
+	// Report names a file that gets, when the process has ended, a JSON object about its
+	// end and what it used; see [Report]. It is replaced as a whole.
+	Report string
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
 // forwards signals to it, and deletes the container. It returns the process's exit
-// status, 128+n if signal n killed it.
+// status, 128+n if signal n killed it. If then only the report cannot be written, the
+// error has that status as its Exit.
 func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
+	rep, err := newReporter(id, o)
+	if err != nil {
+		return -1, wrap("run", id, err)
+	}
+	defer rep.close()
 	growStack()
 	if !o.Detach && !o.NoSubreaper {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
-	status, err = r.run(id, bundle, o)
-	return status, wrap("run", id, err)
+	status, err = r.run(id, bundle, o, rep)
+	err = wrap("run", id, err)
+	if failed := rep.failed(err); failed != nil {
+		r.warn(failed.Error())
+	}
+	return status, err
 }
 
-func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
+func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, error) {
 	c, err := r.create(id, bundle, o.CreateOptions, true)
 	if err != nil {
 		return -1, err
@@ -48,24 +61,25 @@ func (r *Runtime) run(id, bundle string, o RunOptions) (int, error) {
 		c.undo()
 		return -1, err
 	}
+	rep.begin()
 	if err := r.poststart(c.entry, c.rec); err != nil {
 		return -1, err
 	}
 	if o.Detach {
 		return 0, nil
 	}
-	return c.wait(o.Keep, !o.NoSubreaper)
+	return c.wait(o, rep)
 }
 
 // wait stays with the process until it ends. The container's lock is released
 // meanwhile, so that others can handle it.
-func (c *creation) wait(keep, adopts bool) (int, error) {
+func (c *creation) wait(o RunOptions, rep *reporter) (int, error) {
 	pidfd := int(c.proc.FD.Fd())
 	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
 	done := make(chan struct{})
 	defer close(done)
 	go forwardSignals(dup(pidfd), done)
-	if adopts && !c.plan.owned(specs.PIDNamespace) {
+	if !o.NoSubreaper && !c.plan.owned(specs.PIDNamespace) {
 		go reapOrphans(c.proc.PID)
 	}
 	if err := waitReadable(pidfd, time.Time{}); err != nil {
@@ -76,8 +90,14 @@ func (c *creation) wait(keep, adopts bool) (int, error) {
 		return -1, err
 	}
 	c.mourn(info)
-	if !keep {
+	unreported := rep.end(info, c.group)
+	if !o.Keep {
 		err = c.deleteAfterRun()
+	}
+	if err == nil {
+		err = unreported
+	} else if unreported != nil {
+		c.warn(unreported.Error())
 	}
 	return info.exitStatus(), err
 }

@@ -1,0 +1,240 @@
+package runtime
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/huskrun/husk/cgroups"
+	"golang.org/x/sys/unix"
+)
+
+// Report is what [RunOptions.Report] asks for: how a process ended and what its container
+// used, husk's own work in it included. It is written as one JSON object that has all of
+// these members, null where something is not known:
+//
+//	id          of the container
+//	exitStatus  of the process; null if a signal killed it, or if it never ran
+//	signal      that killed it, "SIGKILL"
+//	error       why it never ran
+//	started     when the process was executed; wallUsec: how long it ran
+//	cpu         usageUsec userUsec systemUsec throttledUsec
+//	memory      peakBytes swapPeakBytes oomKills
+//	pids        peak
+//	io          readBytes writeBytes of all devices together
+//
+// cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
+// tasks waited for want of it. A part is null where its controller does not work, and all
+// are if somebody else removed the cgroup before it could be read.
+type Report struct {
+	ID      string
+	Status  int // exit status, -1: none
+	Signal  unix.Signal
+	Err     error
+	Started time.Time // zero: never
+	Ended   bool
+	Wall    time.Duration
+	Stats   *cgroups.Stats // nil: not known
+}
+
+// MarshalJSON writes the object.
+func (r *Report) MarshalJSON() ([]byte, error) {
+	w := &jsonWriter{}
+	status, wall := uint64(r.Status), uint64(r.Wall.Microseconds())
+	started, failure := "", ""
+	if !r.Started.IsZero() {
+		started = r.Started.UTC().Format(time.RFC3339Nano)
+	}
+	if r.Err != nil {
+		failure = r.Err.Error()
+	}
+	s := r.Stats
+	if s == nil {
+		s = &cgroups.Stats{}
+	}
+	w.object(func() {
+		w.text("id", r.ID)
+		w.countIf("exitStatus", status, r.Status >= 0)
+		w.textOrNull("signal", signalName(r.Signal))
+		w.textOrNull("error", failure)
+		w.textOrNull("started", started)
+		w.countIf("wallUsec", wall, r.Ended)
+		partOrNull(w, "cpu", s.CPU, w.usedCPU)
+		partOrNull(w, "memory", s.Memory, w.usedMemory)
+		partOrNull(w, "pids", s.Pids, func(p *cgroups.PidsStats) { w.countOrNull("peak", p.Peak) })
+		partOrNull(w, "io", s.IO, w.usedIO)
+	})
+	return w.b, nil
+}
+
+func (w *jsonWriter) usedCPU(c *cgroups.CPUStats) {
+	w.count("usageUsec", c.UsageUsec)
+	w.count("userUsec", c.UserUsec)
+	w.count("systemUsec", c.SystemUsec)
+	w.countIf("throttledUsec", c.ThrottledUsec, c.Bandwidth)
+	w.waited(c.PSI)
+}
+
+func (w *jsonWriter) usedMemory(m *cgroups.MemoryStats) {
+	w.countOrNull("peakBytes", m.Peak)
+	w.countOrNull("swapPeakBytes", m.SwapPeak)
+	w.count("oomKills", m.Events.OOMKill)
+	w.waited(m.PSI)
+}
+
+func (w *jsonWriter) usedIO(s *cgroups.IOStats) {
+	var read, written uint64
+	for _, d := range s.Devices {
+		read, written = read+d.ReadBytes, written+d.WriteBytes
+	}
+	w.count("readBytes", read)
+	w.count("writeBytes", written)
+	w.waited(s.PSI)
+}
+
+func (w *jsonWriter) waited(p *cgroups.PSI) {
+	partOrNull(w, "pressureUsec", p, func(p *cgroups.PSI) {
+		w.count("some", p.Some.TotalUsec)
+		w.count("full", p.Full.TotalUsec)
+	})
+}
+
+func (w *jsonWriter) null(name string) {
+	w.key(name)
+	w.b = append(w.b, "null"...)
+}
+
+// partOrNull writes an object, null where there is nothing to be made of.
+func partOrNull[T any](w *jsonWriter, name string, p *T, members func(*T)) {
+	if p == nil {
+		w.null(name)
+	}
+	part(w, name, p, members)
+}
+
+func (w *jsonWriter) countIf(name string, n uint64, known bool) {
+	if known {
+		w.count(name, n)
+	} else {
+		w.null(name)
+	}
+}
+
+func (w *jsonWriter) countOrNull(name string, n *uint64) {
+	if n == nil {
+		w.null(name)
+	}
+	w.known(name, n)
+}
+
+func (w *jsonWriter) textOrNull(name, s string) {
+	if s == "" {
+		w.null(name)
+	} else {
+		w.text(name, s)
+	}
+}
+
+// signalName is the signal's name, its number where it has none, "" for 0.
+func signalName(s unix.Signal) string {
+	if name := unix.SignalName(s); name != "" || s == 0 {
+		return name
+	}
+	return strconv.Itoa(int(s))
+}
+
+// reporter writes the report of a run. The nil one has none to write.
+type reporter struct {
+	Report
+	path, name string
+	dir        int
+	written    bool
+}
+
+// newReporter makes sure, before anything is started, that the report has a place.
+func newReporter(id string, o RunOptions) (*reporter, error) {
+	switch {
+	case o.Report == "":
+		return nil, nil
+	case o.Detach:
+		return nil, errors.New("a report is written when the process has ended, for which a detached run does not wait")
+	}
+	r := &reporter{Report: Report{ID: id, Status: -1}, path: o.Report, name: filepath.Base(o.Report)}
+	dir := filepath.Dir(o.Report)
+	var err error
+	if r.dir, err = openPath(dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+		return nil, &fs.PathError{Op: "open directory of report", Path: dir, Err: err}
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(r.dir, r.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = errors.New("it is not a regular file, which could be replaced")
+	case err == nil || err == unix.ENOENT:
+		err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}
+	if err != nil {
+		r.close()
+		return nil, &fs.PathError{Op: "write report", Path: o.Report, Err: err}
+	}
+	return r, nil
+}
+
+func (r *reporter) close() {
+	if r != nil {
+		_ = unix.Close(r.dir)
+	}
+}
+
+// begin notes that the process has been executed.
+func (r *reporter) begin() {
+	if r != nil {
+		r.Started = time.Now()
+	}
+}
+
+// end writes the report of a process that has ended. It comes before anything is removed.
+func (r *reporter) end(info siginfo, g *cgroups.Group) error {
+	if r == nil {
+		return nil
+	}
+	r.Ended, r.Wall = true, time.Since(r.Started)
+	if r.Signal = unix.Signal(info.signal); r.Signal == 0 {
+		r.Status = info.code
+	}
+	if g != nil {
+		if s, err := g.Stats(); err == nil {
+			r.Stats = s
+		}
+	}
+	if err := r.write(); err != nil {
+		return &Error{
+			Path: r.path, Err: err, Exit: info.exitStatus(),
+			Hint: "the process ran to its end; the exit status is its own, or 1 if that was 0",
+		}
+	}
+	return nil
+}
+
+// failed writes the report of a run that came to nothing.
+func (r *reporter) failed(cause error) error {
+	if r == nil || r.written || cause == nil {
+		return nil
+	}
+	r.Err = cause
+	return r.write()
+}
+
+func (r *reporter) write() error {
+	r.written = true // or has been tried
+	b, err := r.MarshalJSON()
+	if err == nil {
+		err = replaceFile(r.dir, r.name, append(b, '\n'), 0o644, false)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "write report", Path: r.path, Err: err}
+	}
+	return nil
+}
