@@ -75,9 +75,9 @@ func TestDelegated(t *testing.T) {
 	const user = 4711
 	slice := mustCreate(t, g.path+"/slice")
 	scope := mustCreate(t, slice.path+"/scope")
-	ask := func() string {
+	ask := func(what string) string {
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), helperEnv+"=delegated")
+		cmd.Env = append(os.Environ(), helperEnv+"="+what)
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			UseCgroupFD: true, CgroupFD: scope.FD(),
 			Credential: &syscall.Credential{Uid: user, Gid: user},
@@ -91,16 +91,26 @@ func TestDelegated(t *testing.T) {
 	if own, err := Own(); err != nil || own == scope.path {
 		t.Errorf("own cgroup: %q, %v", own, err)
 	}
-	if got := ask(); !strings.Contains(got, "Delegate=yes") || !strings.Contains(got, scope.path) {
+	if got := ask("delegated"); !strings.Contains(got, "Delegate=yes") || !strings.Contains(got, scope.path) {
 		t.Errorf("not delegated: %q", got)
 	}
 	must(t, scope.Delegate(user))
-	if got := ask(); got != scope.path {
+	if got := ask("delegated"); got != scope.path {
 		t.Errorf("own group delegated: %q", got)
 	}
 	must(t, slice.Delegate(user))
-	if got := ask(); got != slice.path {
+	if got := ask("delegated"); got != slice.path {
 		t.Errorf("the one above delegated too: %q", got)
+	}
+
+	// There groups can be made, with the controllers that are passed on.
+	got := ask("create")
+	if !strings.Contains(got, "made "+slice.path+"/husk-made <nil>") {
+		t.Error(got)
+	}
+	if list := readFile(t, "/sys/fs/cgroup"+g.path+"/cgroup.controllers"); !strings.Contains(list, "hugetlb") &&
+		!strings.Contains(got, `controller "hugetlb" is not available in cgroup /: the group above does not pass it on`) {
+		t.Error(got)
 	}
 }
 

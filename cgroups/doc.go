@@ -11,6 +11,15 @@
 //	                       │
 //	                     Kill, WaitEmpty ──► Remove
 //
+// While the container runs:
+//
+//	Open ──► Stats, Limits, Procs ── what it uses, what is set, who is inside
+//	     ──► Compile ─► Require ─► Update(limits, AttachDevices …) ── all or nothing
+//	     ──► Freeze, Thaw, Kill; Below ── a group inside
+//
+// limits.md shows which field of the configuration becomes what. Where a caller
+// without privileges may make groups, [Delegated] says.
+//
 // The child is born in its group rather than moved into it: a write to
 // cgroup.procs waits for an RCU grace period (9 ms after a quiet moment),
 // CLONE_INTO_CGROUP does not, and no process ever runs outside its limits.

@@ -203,6 +203,9 @@ func (g *Group) explain(want []string, err error) error {
 			return &ControllerError{Controller: c, Group: g.path, Err: err}
 		}
 	}
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return &ControllerError{Controller: want[0], Group: g.path, Err: err} // not delegated
+	}
 	op := "enable controllers " + strings.Join(want, ", ") + " below cgroup"
 	switch {
 	case errors.Is(err, unix.EBUSY):
@@ -293,8 +296,11 @@ func (e *ControllerError) Field(limits []Limit) string {
 	return ""
 }
 
-// remedy looks in /proc/cgroups where the controller is instead.
+// remedy looks where the controller is instead.
 func (e *ControllerError) remedy() string {
+	if slices.Contains(rootControllers(), e.Controller) {
+		return "the group above does not pass it on; enable it there (echo +" + e.Controller + " > cgroup.subtree_control) or have it delegated"
+	}
 	name := e.Controller
 	if name == "io" {
 		name = "blkio" // its name since cgroup v1
@@ -303,16 +309,26 @@ func (e *ControllerError) remedy() string {
 	for line := range strings.Lines(list) {
 		// subsys_name hierarchy num_cgroups enabled
 		f := strings.Fields(line)
-		if len(f) != 4 || f[0] != name {
-			continue
-		}
 		switch {
+		case len(f) != 4 || f[0] != name:
+			continue
 		case f[3] == "0":
 			return "it is disabled; remove cgroup_disable=" + name + " from the kernel command line (memory may need cgroup_enable=memory)"
 		case f[1] != "0":
 			return "cgroup v1 uses it; boot with cgroup_no_v1=" + name + ", or with systemd.unified_cgroup_hierarchy=1, or remove the limit"
 		}
-		return "the group above does not pass it on; enable it there (echo +" + e.Controller + " > cgroup.subtree_control) or have it delegated"
+		return "cgroup v2 does not offer it here; have it passed on to this place, or remove the limit"
 	}
 	return "this kernel does not have it; remove the limit or use a kernel that does"
+}
+
+// rootControllers are those that cgroup2 has, as far up as can be seen from here.
+func rootControllers() []string {
+	mount, _, err := openMount()
+	if err != nil {
+		return nil
+	}
+	defer closeFD(mount)
+	list, _ := read(mount, "cgroup.controllers")
+	return strings.Fields(list)
 }

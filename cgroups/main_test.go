@@ -200,6 +200,26 @@ func helper() {
 		for i := 0; i < len(mem); i += 4096 {
 			mem[i], mem[i+1] = byte(i>>12), byte(i>>20)|1 // not all the same: zswap would drop them
 		}
+	case "create":
+		// In the place that is ours a group, with a controller and without.
+		path, err := Delegated()
+		if err == nil {
+			path, err = Path(path+"/husk-made", "")
+		}
+		for _, controllers := range [][]string{{"hugetlb"}, nil} {
+			var g *Group
+			if err == nil {
+				g, err = Create(path, controllers)
+			}
+			if err != nil {
+				fmt.Println(err)
+				err = nil
+				continue
+			}
+			fmt.Println("made", path, g.Update([]Limit{{Field: "/x", File: "cgroup.max.depth", Value: "5"}}))
+			g.Close()
+		}
+		os.Exit(0)
 	case "delegated":
 		path, err := Delegated()
 		if err != nil {
@@ -223,7 +243,7 @@ func openFDs(t *testing.T) int {
 // eventually waits for something another process does.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := soon(); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("did not happen: ", what)
 		}
