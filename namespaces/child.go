@@ -136,12 +136,20 @@ func (h *half) guard() {
 	if _, _, e := syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0); e != 0 {
 		h.fail("prctl PDEATHSIG", e)
 	}
+	if h.abandoned() {
+		h.exit(1)
+	}
+}
+
+// abandoned says whether the other end of the socket is closed.
+//
+//go:nosplit
+//go:norace
+func (h *half) abandoned() bool {
 	h.pollfd.Fd = int32(h.report)
 	h.pollfd.Events = 0
 	syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&h.pollfd)), 1, uintptr(unsafe.Pointer(&h.instant)), 0, 0, 0)
-	if h.pollfd.Revents != 0 {
-		h.exit(1)
-	}
+	return h.pollfd.Revents != 0
 }
 
 // resetSignals gives every signal its default meaning and unblocks it. Ignored
@@ -233,7 +241,7 @@ func (h *half) passGate() {
 	if !h.maps && !h.offsets && !h.place {
 		return
 	}
-	hide := len(h.joins) > 0
+	hide := len(h.joins) > 0 && (h.maps || h.offsets)
 	if hide {
 		// Only root may write the /proc files of a process that is not
 		// dumpable. We are in no PID namespace of others yet.

@@ -17,11 +17,15 @@
 //	Conn ◀───────────────────────▶ execveat: 0-2, inherited, Conn
 //
 // Two clones are needed where a namespace is entered by children only, or has
-// to own others: when a PID or user namespace is joined, when there are time
-// offsets, and when a user namespace is new beside joined ones. The first child
+// to own others: when a PID namespace is joined, when there are time offsets,
+// and when a user namespace is joined or new beside others. The first child
 // is then a short-lived one that joins, makes the user and time namespaces and
 // passes the gate; it clones the second with CLONE_PARENT, as the caller's own
 // child, in what else is new, sends its pidfd over the boot socket and exits.
+//
+// A third way into a PID namespace is [Last], for a process that joins a
+// container: its child stays outside, executes, prepares itself, and only then
+// clones the one that is born inside and executes the payload at once.
 //
 // # Shared memory
 //

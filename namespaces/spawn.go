@@ -133,14 +133,14 @@ func (h *half) setFlags(c *Config) {
 	offsets := len(c.TimeOffsets) > 0
 	newUser := c.New&unix.CLONE_NEWUSER != 0
 	h.ids = newUser || h.joinsUser
-	h.stages = h.joinsPID || h.joinsUser || offsets || newUser && len(h.joins) > 0
-	h.args.exitSignal = uint64(unix.SIGCHLD)
-	h.args.flags = unix.CLONE_PIDFD
-	h.args.pidfd = uint64(uintptr(unsafe.Pointer(&h.pidfd)))
 	// copy_cgroup_ns() roots a namespace made by clone at the *parent's*
 	// cgroup; the child unshares it once it is in its own.
 	h.late = c.New & unix.CLONE_NEWCGROUP
 	fresh := c.New &^ unix.CLONE_NEWCGROUP
+	h.stages = h.joinsPID || offsets || newUser && len(h.joins) > 0 || h.joinsUser && c.New != 0
+	h.args.exitSignal = uint64(unix.SIGCHLD)
+	h.args.flags = unix.CLONE_PIDFD
+	h.args.pidfd = uint64(uintptr(unsafe.Pointer(&h.pidfd)))
 	if !h.stages {
 		h.args.flags |= uint64(fresh)
 		return

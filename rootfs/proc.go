@@ -32,6 +32,10 @@ func (r *Root) Proc() *Proc {
 	return r.proc
 }
 
+// UseProc has the procfs in fd used, which the caller vouches for, by a process that is
+// in no PID namespace that it could mount a procfs of.
+func (r *Root) UseProc(fd int) { r.proc = &Proc{fd: fd} }
+
 // openProc makes a procfs. Where the kernel refuses that to a user namespace,
 // it is what the host has on /proc, before anybody else could touch it.
 func openProc(option ...string) (int, error) {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
+	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -49,10 +51,9 @@ type ExecOptions struct {
 // status, 128+n if signal n killed it; the Exit of its error is 127 or 126 if there is
 // no such program or it cannot be executed, and else 255.
 //
-// The process is made as a container's init is (design: one mechanism): a clone that is
-// born in the container's cgroup, enters its namespaces and executes our own program
-// again, which interprets the process's steps of a plan and executes the payload. Exec
-// takes no lock: any number may run at once, and the kernel refuses what comes too late.
+// The process is made as a container's init is: by our own program, executed again in
+// the container's namespaces, which interprets the steps of a plan. Exec takes no lock:
+// any number may run at once, and the kernel refuses what comes too late.
 func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
 	growStack()
 	j := &joining{Runtime: r, o: o}
@@ -67,6 +68,26 @@ func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
 }
 
 // joining is a process that is being added to a container.
+//
+// A process of a container's PID namespace is seen by the others in there, and those
+// with CAP_SYS_PTRACE may trace it and take what it has, before it has become one of
+// them (CVE-2016-9962). Where the container has a PID namespace, therefore, the child
+// that interprets the plan stays outside of it (and of its cgroup, so that neither its
+// threads nor its memory count there), gives up its rights, and only then has a process
+// born inside that executes the payload at once (last.go):
+//
+//	exec           child, outside                  payload, inside
+//	Spawn ───────▶ mnt, net, … by one setns
+//	PLAN ────────▶ terminal, cwd, PID namespace
+//	               for its children, user,
+//	               capabilities, filter
+//	               clone3 ───────────────────────▶ in the cgroup
+//	               ┆                               setsid, terminal, rlimits, execve
+//	   ◀──── EXEC, exits                           a child of exec
+//
+// Elsewhere the child is the payload: where there is no PID namespace to hide from,
+// where a filter that only a privileged process may install would not let the child make
+// another one, and where the PID namespace is of a stranger to the user namespace.
 type joining struct {
 	*Runtime
 	o     ExecOptions
@@ -76,9 +97,12 @@ type joining struct {
 	group *cgroups.Group
 	spawn namespaces.Config
 	steps []Step
-	oom   *int // oom_score_adj
+	last  *Step // opLast, if the child is not the payload
+	apart bool  // the child stays outside of the cgroup too
+	oom   *int  // oom_score_adj
 	conn  *namespaces.Conn
-	proc  *namespaces.Process
+	child *namespaces.Process
+	proc  *namespaces.Process // the payload
 }
 
 // open finds the container and compiles what is to be done. It changes nothing.
@@ -196,14 +220,18 @@ func orStopped(err error) error {
 // compile makes the plan: which namespaces to join, and the steps of the process.
 func (j *joining) compile(k *kept, proc *specs.Process) error {
 	j.spawn.Inherit, j.oom = j.o.PreserveFDs, proc.OOMScoreAdj
+	j.divide(k, proc)
 	flags := k.Namespaces
 	if flags&unix.CLONE_NEWUSER != 0 && sharesUser(j.rec.Init.PID) {
 		flags &^= unix.CLONE_NEWUSER // the kernel refuses to enter it again
 	}
+	if j.last != nil {
+		flags &^= unix.CLONE_NEWPID
+	}
 	if flags != 0 {
 		j.spawn.Join = []namespaces.Join{{Flag: flags, FD: j.init}}
 	}
-	p := &Plan{config: &Config{Spec: &specs.Spec{
+	p := &Plan{last: j.last, config: &Config{Spec: &specs.Spec{
 		Version: j.rec.OCIVersion, Process: proc, Linux: &specs.Linux{}, Annotations: j.rec.Annotations,
 	}}}
 	if k.Unmapped {
@@ -218,8 +246,43 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	return nil
 }
 
+// divide decides whether the payload is a process of its own, and what the child of ours
+// must be part of in order to make it.
+func (j *joining) divide(k *kept, proc *specs.Process) {
+	userNS, filtered := k.Namespaces&unix.CLONE_NEWUSER != 0, k.Filter != nil && !proc.NoNewPrivileges
+	switch {
+	case k.Namespaces&unix.CLONE_NEWPID == 0, userNS && k.Joined&unix.CLONE_NEWPID != 0:
+		return
+	case filtered && !allowsLast(k.Filter):
+		return
+	}
+	// Root of a user namespace may not write to the cgroup of the host's root; and old
+	// clone(2), all that Docker's filter allows, knows no cgroups.
+	j.apart = !userNS && !filtered && j.group != nil
+	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{int64(boolInt(proc.Terminal)), int64(boolInt(filtered))}}
+}
+
+// allowsLast says whether the filter lets a process do what namespaces.Last does.
+func allowsLast(filter *Step) bool {
+	f := seccomp.Filter{BPF: []byte(filter.Args[0])}
+	for _, call := range [][]uint64{
+		{unix.SYS_CLONE, unix.CLONE_PARENT | unix.CLONE_VFORK | uint64(unix.SIGCHLD)},
+		{unix.SYS_RT_SIGACTION, 1}, {unix.SYS_RT_SIGPROCMASK, 2},
+		{unix.SYS_SETSID}, {unix.SYS_IOCTL, 0, unix.TIOCSCTTY}, {unix.SYS_PRLIMIT64},
+		{unix.SYS_MMAP}, {unix.SYS_PPOLL}, {unix.SYS_WRITE}, {unix.SYS_EXECVE}, {unix.SYS_EXIT_GROUP},
+	} {
+		if !f.Allows(int(call[0]), call[1:]...) {
+			return false
+		}
+	}
+	return true
+}
+
 // join adds what a process of the container does first if it is not its init.
 func (p *Plan) join(k *kept, rec *record, proc *specs.Process) {
+	if p.last != nil {
+		p.add(opProc, "")
+	}
 	root := rootfs.Step{Op: rootfs.OpRoot, Field: "/root/path", Target: "/", Flags: rootfs.FlagEntered}
 	if k.Chroot {
 		root = rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs}
@@ -255,7 +318,14 @@ func (j *joining) start() error {
 		return os.NewSyscallError("close_range", err)
 	}
 	err := j.boot()
+	if errors.Is(err, namespaces.ErrKilled) || err == errMute && j.stillborn() {
+		// Nothing can be born in this cgroup (respawn.go).
+		j.abandon()
+		j.spawn.Place = j.group.Add
+		err = j.boot()
+	}
 	if err != nil {
+		err = j.explain(err)
 		j.abandon()
 	}
 	return err
@@ -263,29 +333,68 @@ func (j *joining) start() error {
 
 func (j *joining) boot() (err error) {
 	j.spawn.Cgroup = -1
-	if j.group != nil {
+	if j.group != nil && !j.apart && j.spawn.Place == nil {
 		j.spawn.Cgroup = j.group.FD()
 	}
-	if j.proc, j.conn, err = launch(&j.spawn); err != nil {
-		return orStopped(err)
-	}
-	if err = setOOMScore(j.proc.PID, j.oom); err != nil {
+	if j.child, j.conn, err = launch(&j.spawn); err != nil {
 		return err
 	}
-	if err = raiseLimits(j.proc.PID, j.steps); err != nil {
+	if err = setOOMScore(j.child.PID, j.oom); err != nil {
 		return err
 	}
-	if err = deliverPidfd(j.proc, j.o.PidfdSocket, "setns"); err != nil {
+	if err = raiseLimits(j.child.PID, j.steps); err != nil {
 		return err
 	}
-	if err = j.conn.Send(msgPlan, encodeSteps(j.steps)); err != nil {
+	if err = j.sendPlan(); err != nil {
 		return err
 	}
 	return j.awaitExec()
 }
 
+// sendPlan sends the steps and what they need: for a child outside, the procfs that
+// shows it, the container's init, whose PID namespace it enters, and the cgroup.
+func (j *joining) sendPlan() error {
+	if j.last == nil {
+		return j.conn.Send(msgPlan, encodeSteps(j.steps))
+	}
+	proc, err := openPath("/proc", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: "/proc", Err: err}
+	}
+	defer unix.Close(proc)
+	fds := []int{proc, j.init}
+	if j.apart {
+		group, err := alone(j.group)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(group)
+		fds = append(fds, group)
+	}
+	return j.conn.Send(msgPlan, encodeSteps(j.steps), fds...)
+}
+
+// alone opens the cgroup's directory as a read-only mount of its own, attached nowhere.
+// The payload is born with a copy of the descriptor, and closes it first of all; from the
+// directory itself a way would lead up to the host's cgroups.
+func alone(g *cgroups.Group) (int, error) {
+	fd, err := unix.OpenTree(g.FD(), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, os.NewSyscallError("open_tree cgroup", err)
+	}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, os.NewSyscallError("mount_setattr cgroup", err)
+	}
+	return fd, nil
+}
+
 // stallCheck is how long a process may be silent before we look whether it is frozen.
 const stallCheck = 250 * time.Millisecond
+
+// errMute says that the child ended without a word.
+var errMute = errors.New("the process died before it executed the program")
 
 // awaitExec serves the process until execve.
 func (j *joining) awaitExec() error {
@@ -299,19 +408,57 @@ func (j *joining) awaitExec() error {
 			}
 		case errors.Is(err, io.EOF) && announced:
 			return nil
+		case errors.Is(err, io.EOF):
+			return errMute
 		case err != nil:
 			return err
 		case kind == msgReady:
 			if err := j.ready(fds); err != nil {
 				return err
 			}
+		case kind == msgStillborn && j.apart:
+			if err := j.moveIn(payload); err != nil {
+				return err
+			}
 		case kind == msgExec:
 			announced = true
+			if j.last != nil {
+				if err := j.take(payload); err != nil {
+					return err
+				}
+			}
 		default:
 			closeAll(fds)
 			return remoteError(kind, payload)
 		}
 	}
+}
+
+// moveIn moves the child into the cgroup, since its own could not be born there.
+func (j *joining) moveIn(payload []byte) error {
+	if err := j.take(payload); err != nil {
+		return err
+	}
+	_, _ = reap(j.proc)
+	j.proc = nil
+	if err := j.group.Add(j.child.PID); err != nil {
+		return err
+	}
+	return j.conn.Send(msgResume, nil)
+}
+
+// take notes the payload's process, which our child has made as a child of ours.
+func (j *joining) take(payload []byte) error {
+	if len(payload) != 4 {
+		return errWire
+	}
+	pid := int(binary.LittleEndian.Uint32(payload))
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	j.proc = &namespaces.Process{PID: pid, FD: os.NewFile(uintptr(fd), "pidfd")}
+	return nil
 }
 
 // stalled decides whether to go on waiting for a process that says nothing. A paused
@@ -341,20 +488,67 @@ func (j *joining) ready(fds []int) error {
 	return j.conn.Send(msgGo, []byte{goStart})
 }
 
-// abandon ends a process that has not become the payload.
-func (j *joining) abandon() {
-	if j.proc == nil {
-		return
+// stillborn says whether the child was killed before it executed husk.
+func (j *joining) stillborn() bool {
+	if j.group == nil || j.spawn.Place != nil {
+		return false
 	}
-	pidfd := int(j.proc.FD.Fd())
-	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	_ = waitReadable(pidfd, time.Now().Add(killPatience))
-	_, _ = waitPidfd(pidfd)
+	_ = waitReadable(int(j.child.FD.Fd()), time.Now().Add(killPatience))
+	return onlyForked(j.child.PID)
+}
+
+// explain says what is behind an error that only tells of the end of the conversation.
+func (j *joining) explain(err error) error {
+	if !j.rec.Init.alive() {
+		return errExecStopped()
+	}
+	if err == errMute {
+		if oom := outOfMemory("the process", j.group, nil); oom != nil {
+			return oom
+		}
+	}
+	return err
+}
+
+// abandon ends what has not become the payload.
+func (j *joining) abandon() {
+	if j.conn != nil {
+		_ = j.conn.Close()
+	}
+	for _, p := range []*namespaces.Process{j.child, j.proc} {
+		if p == nil {
+			continue
+		}
+		_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
+		reap(p)
+	}
+	j.child, j.proc, j.conn = nil, nil, nil
+}
+
+// reap waits for the end of a child that is dying.
+func reap(p *namespaces.Process) (siginfo, error) {
+	defer p.FD.Close()
+	pidfd := int(p.FD.Fd())
+	if err := waitReadable(pidfd, time.Now().Add(killPatience)); err != nil {
+		return siginfo{}, err
+	}
+	return waitPidfd(pidfd)
 }
 
 // finish reports the process that runs, and stays with it unless it is detached.
 func (j *joining) finish() (int, error) {
-	if err := writePidFile(j.o.PidFile, j.proc.PID); err != nil {
+	if j.last == nil {
+		j.child, j.proc = nil, j.child
+	} else {
+		_, _ = reap(j.child)
+		j.child = nil
+	}
+	err := writePidFile(j.o.PidFile, j.proc.PID)
+	if err == nil {
+		err = deliverPidfd(j.proc, j.o.PidfdSocket, "setns")
+	}
+	if err != nil {
+		removePidFile(j.o.PidFile, j.proc.PID)
 		j.abandon()
 		return -1, err
 	}
@@ -381,8 +575,10 @@ func (j *joining) close() {
 	if j.conn != nil {
 		_ = j.conn.Close()
 	}
-	if j.proc != nil {
-		_ = j.proc.FD.Close()
+	for _, p := range []*namespaces.Process{j.child, j.proc} {
+		if p != nil {
+			_ = p.FD.Close()
+		}
 	}
 	if j.group != nil {
 		j.group.Close()

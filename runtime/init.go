@@ -73,7 +73,10 @@ type initer struct {
 	inside       bool   // opChdir succeeded
 	became       bool   // opUser has run
 	denied       bool   // the user namespace forbids setgroups
-	announced    bool   // EXEC was sent
+	announced    bool   // EXEC was sent, if it is we who execute
+	last         *last  // who executes, if it is not we
+	pidfd        int    // of the container's init, and the cgroup, for last
+	cgroup       int
 }
 
 // main receives batches of steps and runs them until execve or an error.
@@ -183,6 +186,15 @@ func (i *initer) apply(s *Step) error {
 		return i.root.Proc().Sysctl(s.Args[0], s.Args[1])
 	case opSession:
 		return i.session(s)
+	case opTerminal:
+		_, err := i.terminal(s)
+		return err
+	case opProc:
+		i.root.UseProc(i.take())
+		i.pidfd, i.cgroup = i.take(), i.take()
+		return nil
+	case opLast:
+		return i.enterPIDs(s)
 	case opCwd:
 		return i.makeCwd(s.Args[0])
 	case opHome:
@@ -244,22 +256,30 @@ func (i *initer) session(s *Step) error {
 	if _, err := unix.Setsid(); err != nil {
 		return os.NewSyscallError("setsid", err)
 	}
+	if given, err := i.terminal(s); !given || err != nil {
+		return err
+	}
+	return os.NewSyscallError("set controlling terminal", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
+}
+
+// terminal makes the container's terminal, if there is one, descriptors 0 to 2.
+func (i *initer) terminal(s *Step) (given bool, err error) {
 	peer := i.root.Peer()
 	if peer < 0 {
-		return nil
+		return false, nil
 	}
 	if height, width := s.Nums[0], s.Nums[1]; height != 0 || width != 0 {
 		size := unix.Winsize{Row: uint16(height), Col: uint16(width)}
 		if err := unix.IoctlSetWinsize(peer, unix.TIOCSWINSZ, &size); err != nil {
-			return os.NewSyscallError("set terminal size", err)
+			return true, os.NewSyscallError("set terminal size", err)
 		}
 	}
 	for fd := range 3 {
 		if err := unix.Dup3(peer, fd, 0); err != nil {
-			return os.NewSyscallError("dup3", err)
+			return true, os.NewSyscallError("dup3", err)
 		}
 	}
-	return os.NewSyscallError("set controlling terminal", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
+	return true, nil
 }
 
 // lookup finds the program as execvp(3) will, so that a missing one fails at create,
@@ -370,6 +390,9 @@ func (i *initer) applyProcess(s *Step) error {
 	case opAffinity:
 		return allowEveryCPU()
 	case opRlimit:
+		if i.last != nil {
+			return i.last.rlimit(s)
+		}
 		return setRlimit(s)
 	case opStdio:
 		return ownStdio(uint32(s.Nums[0]), i.root.Peer() >= 0)
@@ -381,6 +404,9 @@ func (i *initer) applyProcess(s *Step) error {
 		}
 		return chdir(s.Args[0])
 	case opSeccomp:
+		if i.last != nil && i.last.bare {
+			return i.last.filter(s)
+		}
 		if err := i.announce(); err != nil {
 			return err
 		}
@@ -399,6 +425,9 @@ func (i *initer) applyProcess(s *Step) error {
 		i.setUmask(s.Nums[0])
 		return nil
 	case opNoNewPrivs:
+		if i.last != nil {
+			i.last.bare = true
+		}
 		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case opExec:
 		return i.execute(s)
@@ -418,9 +447,12 @@ func (i *initer) announce() error {
 	}
 	i.announced = true
 	i.denied = !i.became && i.setgroupsDenied()
+	keepOnExec(i.inherit, true)
+	if i.last != nil {
+		return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD(), i.last.Cgroup))
+	}
 	// From here on a process that joined a container lives on its own too.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 	_ = i.conn.Send(msgExec, nil) // nobody may be listening any more
-	keepOnExec(i.inherit, true)
 	return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 }

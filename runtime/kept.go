@@ -19,6 +19,7 @@ import (
 // hides what it costs, and is not synced: it ends with the container.
 type kept struct {
 	Namespaces uintptr // CLONE_NEW* of those that the container has for itself
+	Joined     uintptr // those of them that it joined
 	Chroot     bool    // its root is a directory in a mount namespace of others
 	Unmapped   bool    // its user namespace maps no id, so that none can be set
 	Keyring    bool    // it has a session keyring
@@ -39,8 +40,9 @@ func (c *creation) keep() error {
 		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
 	}
 	for _, j := range c.plan.Joined {
-		k.Namespaces |= namespaceFlag(j.Type)
+		k.Joined |= namespaceFlag(j.Type)
 	}
+	k.Namespaces |= k.Joined
 	for i := range c.plan.Steps {
 		switch s := &c.plan.Steps[i]; s.Op {
 		case opKeyring:
@@ -64,6 +66,7 @@ func (k *kept) encode() []byte {
 	e := packer{b: make([]byte, 0, 1024+len(k.Process))}
 	e.num(keptVersion)
 	e.num(uint64(k.Namespaces))
+	e.num(uint64(k.Joined))
 	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring, k.Filter != nil} {
 		e.flag(v)
 	}
@@ -79,7 +82,7 @@ func decodeKept(b []byte) (*kept, error) {
 	if v := d.num(); v != keptVersion {
 		return nil, fmt.Errorf("written by another version of husk (layout %d)", v)
 	}
-	k.Namespaces = uintptr(d.num())
+	k.Namespaces, k.Joined = uintptr(d.num()), uintptr(d.num())
 	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
 		*p = d.flag()
 	}

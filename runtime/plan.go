@@ -48,6 +48,11 @@ const (
 	opUmask                    // Nums: mask
 	opNoNewPrivs               //
 	opExec                     // Args: args…, env…; Nums: len(args)
+
+	// The steps of a process that joins a container with a PID namespace (exec.go).
+	opProc     // take what comes along: a procfs, a pidfd of the container's init, the cgroup
+	opTerminal // as opSession, but the session is the payload's to begin
+	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal, clone3 is not allowed
 )
 
 // Step is one thing the container's init does, and the config field it comes from.
@@ -73,7 +78,8 @@ type Plan struct {
 	Warnings []string
 
 	config  *Config
-	outside int // hooks that the parent runs during create
+	outside int   // hooks that the parent runs during create
+	last    *Step // opLast, if the payload is not the process that prepares it
 }
 
 // Joined is a namespace to join by its path, and the field that says so.
@@ -292,6 +298,10 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 
 // session: a new session always, with the terminal's size if the config gives one.
 func (p *Plan) session() {
+	op := opSession
+	if p.last != nil {
+		op = opTerminal
+	}
 	height, width, field := int64(0), int64(0), ""
 	if proc := p.config.Spec.Process; proc != nil && proc.Terminal {
 		field = "/process/terminal"
@@ -299,7 +309,7 @@ func (p *Plan) session() {
 			height, width = int64(proc.ConsoleSize.Height), int64(proc.ConsoleSize.Width)
 		}
 	}
-	p.addNums(opSession, field, height, width)
+	p.addNums(op, field, height, width)
 }
 
 // settle adds the pivot and what makes the new root final. What still writes comes
@@ -377,6 +387,9 @@ func (p *Plan) payload(proc *specs.Process, filter *Step, env []string) {
 	p.addNums(opAffinity, "")
 	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
 	p.add(opChdir, "/process/cwd", proc.Cwd)
+	if p.last != nil {
+		p.Steps = append(p.Steps, *p.last)
+	}
 	if filter != nil && !proc.NoNewPrivileges {
 		p.Steps = append(p.Steps, *filter)
 	}
@@ -628,6 +641,8 @@ func (s *Step) String() string {
 		return "forbid gaining privileges by execve"
 	case opExec:
 		return "execute " + strings.Join(s.Args[:s.Nums[0]], " ")
+	case opProc, opTerminal, opLast:
+		return "join the container" // exec prints no plans
 	}
 	return fmt.Sprintf("operation %d", s.Op)
 }

@@ -187,22 +187,44 @@ func (i *initer) execute(s *Step) error {
 	if err := i.announce(); err != nil {
 		return err
 	}
-	best, errno := 0, unix.ENOENT
-	for k := range files {
+	var answers []unix.Errno
+	if i.last != nil {
+		answers, err = i.lastExec(paths[:len(files)], argv, envp)
+		if err != nil {
+			return err
+		}
+	} else {
+		answers = tryExec(paths[:len(files)], argv, envp)
+	}
+	return execError(s.Args[0], files, answers)
+}
+
+// tryExec executes the first path that can be, and returns what the kernel says if none can.
+func tryExec(paths, argv, envp []*byte) (answers []unix.Errno) {
+	for k := range paths {
 		_, _, e := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(paths[k])),
 			uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+		answers = append(answers, e)
+		if e != unix.ENOENT && e != unix.ENOTDIR && e != unix.EACCES {
+			break
+		}
+	}
+	return answers
+}
+
+// execError chooses the answer that tells most.
+func execError(name string, files []string, answers []unix.Errno) error {
+	best, errno := 0, unix.ENOENT
+	for k, e := range answers {
 		if e == unix.ENOENT && unix.Access(files[k], unix.F_OK) == nil {
 			return &fs.PathError{Op: "exec", Path: files[k], Err: interpreterError{}}
 		}
 		if e != unix.ENOENT && e != unix.ENOTDIR || len(files) == 1 {
 			best, errno = k, e
 		}
-		if e != unix.ENOENT && e != unix.ENOTDIR && e != unix.EACCES {
-			break
-		}
 	}
 	if errno == unix.ENOENT && len(files) > 1 {
-		return &notFoundError{s.Args[0], errno}
+		return &notFoundError{name, errno}
 	}
 	return &fs.PathError{Op: "exec", Path: files[best], Err: errno}
 }
@@ -246,14 +268,18 @@ func environment(env []string, home string) []string {
 	return out
 }
 
-// closeAllBut closes every descriptor from first on, save keep.
-func closeAllBut(first, keep int) error {
-	if keep > first {
-		if err := unix.CloseRange(uint(first), uint(keep-1), 0); err != nil {
-			return err
+// closeAllBut closes every descriptor from first on, save those in keep.
+func closeAllBut(first int, keep ...int) error {
+	slices.Sort(keep)
+	for _, fd := range keep {
+		if fd > first {
+			if err := unix.CloseRange(uint(first), uint(fd-1), 0); err != nil {
+				return err
+			}
 		}
+		first = max(first, fd+1)
 	}
-	return unix.CloseRange(uint(max(first, keep+1)), math.MaxInt32, 0)
+	return unix.CloseRange(uint(first), math.MaxInt32, 0)
 }
 
 // exitCode is the status a shell gives for a program that could not be executed: 127

@@ -18,6 +18,10 @@ import (
 //	init → start    STARTED nobody else can start it any more
 //	init → start    EXEC   execve is next: EOF after it means that it succeeded
 //
+// Of a process that joins a container (exec.go), which has another one execute, EXEC
+// says that this one has executed or failed, and its pid. STILLBORN says that it was
+// killed at its birth, and asks to be moved into the cgroup; RESUME answers.
+//
 // namespaces.KindError may come instead of any answer.
 const (
 	msgPlan byte = iota + 1
@@ -28,6 +32,7 @@ const (
 	msgStart
 	msgStarted
 	msgExec
+	msgStillborn
 )
 
 // What GO tells the init to do.

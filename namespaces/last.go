@@ -1,0 +1,162 @@
+package namespaces
+
+import (
+	"errors"
+	"os"
+	goruntime "runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Last is the last process on the way into a container: it is born in the PID namespace
+// that the calling thread has entered for its children, makes a few system calls, and
+// executes the payload. Its parent has by then given up every right that the payload
+// shall not have, and all of its memory is that of a program that was executed inside:
+// for the moment in which processes of the container can see it, and trace it if they
+// may trace what they see, it has nothing that they could not have themselves.
+type Last struct {
+	// Cgroup is the open directory of the cgroup to be born into, -1 for the caller's.
+	Cgroup int
+	// Legacy has it made by clone(2), for callers to whom a filter denies clone3(2).
+	Legacy bool
+	// Conn is the descriptor of the conversation. If nobody is at its other end any more
+	// when the process is about to execute, as happens to one that was born in a frozen
+	// cgroup, it ends instead.
+	Conn int
+	// Calls are made in this order before execve; the first that fails ends the process.
+	Calls []Call
+	// Paths are tried one after the other, as execvp(3) does.
+	Paths, Argv, Envp []*byte
+}
+
+// Call is a system call. What its arguments point to must stay where it is.
+type Call struct {
+	Trap, A1, A2, A3, A4 uintptr
+}
+
+// CallError says which of the calls failed.
+type CallError struct {
+	Call int
+	Err  syscall.Errno
+}
+
+func (e *CallError) Error() string { return e.Err.Error() }
+func (e *CallError) Unwrap() error { return e.Err }
+
+// verdict is what the process tells its parent, in memory that they share.
+type verdict struct {
+	born   uint32 // it ran at all
+	ended  uint32 // it did not execute
+	failed uint32 // the number of the call that failed, from 1
+	errno  uint32 // of that call
+	tried  uint32 // paths that execve refused, with these answers
+	answer [maxPaths]uint32
+}
+
+const maxPaths = 1000
+
+// ErrStillborn says that a process was killed at its birth, see [Config.Place].
+var ErrStillborn = errors.New("the process was killed at its birth")
+
+// Start makes the process, as a child of the caller's parent, and returns when it has
+// executed one of the paths or failed: then answers are what execve said of each path, or
+// err says what else failed. The pid is 0 if there was no process at all.
+func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
+	if len(l.Paths) > maxPaths {
+		l.Paths = l.Paths[:maxPaths]
+	}
+	page, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(verdict{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0, nil, os.NewSyscallError("mmap", err)
+	}
+	defer func() { _ = unix.Munmap(page) }()
+	v := (*verdict)(unsafe.Pointer(&page[0]))
+	h := &lastHalf{last: l, verdict: v}
+	h.lay()
+	beforeFork()
+	n, errno := h.fork()
+	afterFork()
+	goruntime.KeepAlive(h)
+	switch {
+	case errno != 0:
+		return 0, nil, os.NewSyscallError("clone", errno)
+	case v.born == 0:
+		return int(n), nil, ErrStillborn
+	case v.failed != 0:
+		return int(n), nil, &CallError{int(v.failed) - 1, syscall.Errno(v.errno)}
+	}
+	for _, e := range v.answer[:v.tried*v.ended] {
+		answers = append(answers, syscall.Errno(e))
+	}
+	return int(n), answers, nil
+}
+
+// lastHalf is the child's half of Start. The rules of child.go hold here too.
+type lastHalf struct {
+	half
+	last    *Last
+	verdict *verdict
+}
+
+func (h *lastHalf) lay() {
+	h.report = uintptr(h.last.Conn)
+	const flags = unix.CLONE_PARENT | unix.CLONE_VFORK
+	h.args.flags = flags
+	if h.last.Cgroup >= 0 {
+		h.args.flags |= unix.CLONE_INTO_CGROUP
+		h.args.cgroup = uint64(h.last.Cgroup)
+	}
+	h.argv, h.envv = h.last.Argv, h.last.Envp
+}
+
+//go:noinline
+//go:norace
+//go:nosplit
+func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
+	if h.last.Legacy {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(h.args.flags)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	} else {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&h.args)), unsafe.Sizeof(h.args), 0, 0, 0, 0)
+	}
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	h.run()
+	return 0, 0 // not reached
+}
+
+// run is the life of the process.
+//
+//go:nosplit
+//go:norace
+func (h *lastHalf) run() {
+	v := h.verdict
+	v.born = 1
+	if h.last.Cgroup >= 0 {
+		syscall.RawSyscall6(unix.SYS_CLOSE, uintptr(h.last.Cgroup), 0, 0, 0, 0, 0)
+	}
+	h.resetSignals()
+	for i := range h.last.Calls {
+		c := &h.last.Calls[i]
+		if _, _, e := syscall.RawSyscall6(c.Trap, c.A1, c.A2, c.A3, c.A4, 0, 0); e != 0 {
+			v.failed, v.errno = uint32(i+1), uint32(e)
+			h.exit(1)
+		}
+	}
+	if h.abandoned() {
+		h.exit(1)
+	}
+	for i := range h.last.Paths {
+		_, _, e := syscall.RawSyscall6(unix.SYS_EXECVE, uintptr(unsafe.Pointer(h.last.Paths[i])),
+			uintptr(unsafe.Pointer(&h.argv[0])), uintptr(unsafe.Pointer(&h.envv[0])), 0, 0, 0)
+		v.answer[i] = uint32(e)
+		v.tried++
+		if e != unix.ENOENT && e != unix.ENOTDIR && e != unix.EACCES {
+			break
+		}
+	}
+	v.ended = 1
+	h.exit(1)
+}
