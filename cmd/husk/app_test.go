@@ -61,6 +61,8 @@ func TestEnginesCommandLines(t *testing.T) {
 		"ps c -ef",
 		"update --resources=- c",
 		"update -r /f c",
+		"events --stats c",
+		"events --interval 100ms c",
 		"pause c",
 		"resume c",
 		"delete --force c",

@@ -29,6 +29,7 @@ func commands() []command {
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},
 		{name: "ps", args: "ID [PS OPTION...]", summary: "list the processes of a container", min: 1, max: -1, setup: psCommand},
+		{name: "events", args: "ID", summary: "print what a container uses, and what the kernel kills in it", min: 1, max: 1, setup: eventsCommand},
 		{name: "update", args: "ID", summary: "change the limits of a container", min: 1, max: 1, setup: updateCommand},
 		{name: "kill", args: "ID [SIGNAL]", summary: "send a signal, TERM unless named, to a container", min: 1, max: 2, setup: killCommand},
 		{name: "pause", args: "ID", summary: "freeze all processes of a container", min: 1, max: 1, setup: pauseCommand},
