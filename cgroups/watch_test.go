@@ -9,8 +9,8 @@ import (
 // TestWatch: the end of the last process is told, and only news ends a wait early.
 func TestWatch(t *testing.T) {
 	g := testGroup(t)
-	cmd := spawn(t, g, "exec sleep 60")
 	before := openFDs(t)
+	cmd := spawn(t, g, "exec sleep 60")
 	w, err := g.Watch()
 	must(t, err)
 	news := func(want bool) {
