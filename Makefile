@@ -70,6 +70,12 @@ check: ## the quick part of test: lint, unit and native integration
 	@$(MAKE) --no-print-directory lint husk
 	@.ci/test.sh quick
 
+.PHONY: test-vm
+test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, RUN=TestKernel
+	@.ci/setup.sh build run vm
+	@$(MAKE) --no-print-directory -s husk
+	@.ci/test.sh vm
+
 .PHONY: lint
 lint: $(HELPER) ## formatting, vet, staticcheck, scripts, dependency rules
 	@.ci/lint.sh

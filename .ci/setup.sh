@@ -3,6 +3,7 @@
 #   build  a C compiler, libseccomp with headers, both fit for static linking
 #   run    a static busybox
 #   test   what the tests use besides
+#   vm     an emulator, and what makes a root and a kernel for it
 #   bench  what makes a root with current peers
 # It asks for what is needed by trying it, not by package name, and does nothing
 # when all is there. Exits 1 when something that is needed stays missing.
@@ -41,6 +42,11 @@ missing() {
 			done
 			have unshare || echo util-linux
 			;;
+		vm)
+			for tool in qemu-system-x86_64 mmdebstrap mke2fs modprobe xz zstd; do
+				have $tool || echo $tool
+			done
+			;;
 		bench)
 			have mmdebstrap || echo mmdebstrap
 			;;
@@ -59,6 +65,11 @@ packages() {
 		apk:link) echo gcc musl-dev linux-headers libseccomp-dev libseccomp-static ;;
 		pacman:link) echo gcc libseccomp ;;
 		apt-get:busybox | apk:busybox) echo busybox-static ;;
+		apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
+		dnf:qemu-system-x86_64) echo qemu-system-x86-core ;;
+		*:mke2fs) echo e2fsprogs ;;
+		*:modprobe) echo kmod ;;
+		apt-get:xz) echo xz-utils ;;
 		dnf:shellcheck) echo ShellCheck ;;
 		*) echo "$thing" ;;
 		esac

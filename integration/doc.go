@@ -15,6 +15,7 @@
 // Environment:
 //
 //	HUSK       the binary to test; otherwise make builds ../husk
+//	HUSK_TOOLS where probe and tool are; otherwise cc compiles them
 //	CRUN RUNC  reference runtimes for TestOracle
 //	HUSK_FULL  run the sweeps at every system call instead of a sample
 package integration

@@ -1,0 +1,99 @@
+// Vm runs tests, or any command, in a virtual machine with a distribution's kernel,
+// where cgroup v2 is alone and has all controllers:
+//
+//	go run ./integration/vm                          all packages on the oldest kernel
+//	go run ./integration/vm -kernel sid -run TestKernel ./cgroups
+//	go run ./integration/vm -- sh -c 'cat /proc/version'
+//	go run ./integration/vm -- sh -i                 a shell (without a terminal)
+//
+// The flow: images.sh makes, once, a Debian root and the directory of a kernel from
+// Debian's packages, below the user's cache. Test binaries, husk, the helpers of the
+// tests and the source tree become a tar on a raw disk. QEMU boots the kernel with an
+// initrd that unpacks it and goes on with guest.sh, which runs the job and writes what
+// it prints to a port of its own, so that kernel messages do not mix in. Lines that
+// begin with "husk-vm:" are the guest's word to this program (see console). What the
+// job left in /husk/out comes back as a tar on another disk.
+//
+// The disks: vda root (changes are thrown away), vdb modules, vdc payload, vdd results,
+// vde and vdf 512 MiB of scratch each, vdg swap. All that is written goes to files
+// without a name, so that nothing stays when we die.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+type options struct {
+	kernel, run string
+	packages    []string // to test
+	command     []string // to run instead
+	json        bool     // print test events, as go test -json does
+	full        bool     // without -test.short
+	verbose     bool
+	timeout     time.Duration
+	memory      int
+}
+
+func main() {
+	status, err := run(parse())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		os.Exit(125)
+	}
+	os.Exit(status)
+}
+
+func parse() *options {
+	o := &options{}
+	flag.StringVar(&o.kernel, "kernel", "bookworm", "Debian `suite` whose kernel to boot, or the path of a vmlinuz")
+	flag.StringVar(&o.run, "run", "", "tests to run, as go test takes it")
+	flag.BoolVar(&o.json, "json", false, "print test events")
+	flag.BoolVar(&o.full, "full", false, "not only the short tests")
+	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
+	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")
+	flag.IntVar(&o.memory, "memory", 2048, "`MiB` of memory")
+	flag.Parse()
+	if strings.Contains(strings.Join(os.Args[1:], " ")+" ", "-- ") {
+		o.command = flag.Args()
+	} else {
+		o.packages = flag.Args()
+	}
+	return o
+}
+
+func run(o *options) (int, error) {
+	kernel, root, err := images(o.kernel)
+	if err != nil {
+		return 0, err
+	}
+	p, err := newPayload(o)
+	if err != nil {
+		return 0, err
+	}
+	for attempt := 1; ; attempt++ {
+		status, err := boot(o, kernel, root, p)
+		if errors.Is(err, errNoBoot) && attempt == 1 {
+			fmt.Fprintln(os.Stderr, "vm: BOOT RETRIED:", err)
+			continue
+		}
+		return status, err
+	}
+}
+
+// images asks images.sh for the directory of a kernel and for the root.
+func images(kernel string) (dir, root string, err error) {
+	cmd := exec.Command("integration/vm/images.sh", kernel)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", "", fmt.Errorf("images.sh %s: %w", kernel, err)
+	}
+	dir, root, _ = strings.Cut(strings.TrimSpace(string(out)), " ")
+	return dir, root, nil
+}
