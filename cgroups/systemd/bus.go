@@ -21,6 +21,7 @@ const (
 	managerName  = "org.freedesktop.systemd1"
 	managerPath  = "/org/freedesktop/systemd1"
 	managerIface = "org.freedesktop.systemd1.Manager"
+	unitIface    = "org.freedesktop.systemd1.Unit"
 
 	jobRemoved = "type='signal',sender='" + managerName + "',path='" + managerPath +
 		"',interface='" + managerIface + "',member='JobRemoved'"
@@ -62,8 +63,25 @@ type job struct{ path, result string }
 // maxEnded bounds what a hostile peer can make us remember.
 const maxEnded = 16
 
+// While systemd executes itself anew its socket refuses, and nothing tells when it is
+// back. It takes some 100 ms.
+const (
+	refusedPause = 20 * time.Millisecond
+	refusedTime  = 3 * time.Second
+)
+
 // dial connects to the first address where there is somebody.
 func dial(addrs []address, deadline time.Time) (*conn, error) {
+	for start := time.Now(); ; time.Sleep(refusedPause) {
+		c, err := dialOnce(addrs, deadline)
+		if err == nil || !errors.Is(err, unix.ECONNREFUSED) ||
+			time.Since(start) > refusedTime || time.Until(deadline) < refusedPause {
+			return c, err
+		}
+	}
+}
+
+func dialOnce(addrs []address, deadline time.Time) (*conn, error) {
 	var errs []error
 	for _, a := range addrs {
 		c, err := a.dial(deadline)
@@ -219,11 +237,11 @@ func (c *conn) next() (*message, error) {
 // watch begins to take note of the jobs of a unit.
 func (c *conn) watch(unit string) { c.watched, c.ended = unit, nil }
 
-// wait returns the result of the job, or of any if path is empty.
+// wait returns the result of the job.
 func (c *conn) wait(path string) (string, error) {
 	for {
 		for _, j := range c.ended {
-			if path == "" || j.path == path {
+			if j.path == path {
 				return j.result, nil
 			}
 		}

@@ -79,6 +79,7 @@ var errnos = []struct {
 	{"EACCES", unix.EACCES},
 	{"EBUSY", unix.EBUSY},
 	{"EINVAL", unix.EINVAL},
+	{"ENXIO", unix.ENXIO},
 	{"ENOENT", unix.ENOENT},
 	{"ESRCH", unix.ESRCH},
 	{"ENOMEM", unix.ENOMEM},

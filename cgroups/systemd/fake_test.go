@@ -219,6 +219,11 @@ func (p *peer) get(m *dbus.Message) {
 			return
 		}
 		p.reply(m, dbus.MakeVariant("/system.slice/"+p.named(object)))
+	case "Job":
+		p.reply(m, dbus.MakeVariant(struct {
+			ID   uint32
+			Path dbus.ObjectPath
+		}{0, "/"}))
 	case "ActiveState":
 		state := "inactive"
 		if p.named(object) != "" {

@@ -112,7 +112,7 @@ type start struct {
 func (s *start) run() (string, error) {
 	if s.asked {
 		if ours, err := s.resume(); ours || err != nil {
-			return s.finish("", err)
+			return s.group(err)
 		}
 	}
 	if err := s.know(); err != nil {
@@ -131,9 +131,12 @@ func (s *start) run() (string, error) {
 		job, err = s.request()
 	}
 	if isTaken(err) {
-		return "", fmt.Errorf("a unit of that name is active; choose another cgroupsPath, or stop it (systemctl stop '%s'): %w", s.unit, err)
+		return "", fmt.Errorf("there is a unit of that name; choose another cgroupsPath, or stop it (systemctl stop '%s'): %w", s.unit, err)
 	}
-	return s.finish(job, err)
+	if err == nil {
+		err = s.finished(job)
+	}
+	return s.group(err)
 }
 
 func (s *start) request() (job string, err error) {
@@ -169,12 +172,20 @@ func (s *start) all() []Property {
 	return s.known(append(all, s.props...))
 }
 
-// resume looks what has become of a request whose answer was lost.
+// resume looks what has become of a request after which the connection was lost.
 func (s *start) resume() (ours bool, err error) {
 	if err := s.bus.subscribe(); err != nil {
 		return false, err
 	}
-	if !s.unit.IsSlice() {
+	job, err := s.pending()
+	if err == nil && job != "" {
+		_, err = s.bus.wait(job)
+	}
+	if err != nil {
+		return false, err
+	}
+	// Without an answer, only our process tells our unit from another of that name.
+	if !s.queued && !s.unit.IsSlice() {
 		reply, err := s.bus.call(managerPath, managerIface, "GetUnitByPID", uint32(s.pid))
 		if _, answered := errors.AsType[*BusError](err); answered {
 			return false, nil
@@ -186,40 +197,45 @@ func (s *start) resume() (ours bool, err error) {
 			return false, err
 		}
 	}
-	s.queued = true
-	state, err := s.get(s.unit.object(), managerName+".Unit", "ActiveState")
-	switch {
-	case err != nil:
-		return false, err
-	case state == "active":
-		s.bus.ended = []job{{result: done}}
-	case state != "activating" && state != "reloading":
-		s.queued = false
-		return false, nil
-	}
-	return true, nil
+	state, err := s.get(s.unit.object(), unitIface, "ActiveState")
+	s.queued = s.queued || state == "active"
+	return state == "active", err
 }
 
-const done = "done"
-
-// finish waits for the job and asks where the unit is.
-func (s *start) finish(job string, err error) (string, error) {
+// pending is the unit's job, "" if there is none.
+func (s *start) pending() (string, error) {
+	reply, err := s.bus.call(s.unit.object(), properties, "Get", unitIface, "Job")
 	if err != nil {
 		return "", err
 	}
-	if err := s.finished(job); err != nil {
-		return "", err
+	d := reply.expect("v")
+	if d.sig() != "(uo)" {
+		d.fail()
 	}
-	group, err := s.get(s.unit.object(), s.unit.iface(), "ControlGroup")
+	d.take(0, 8)
+	id, path := d.u32(), d.str()
+	if id == 0 {
+		path = ""
+	}
+	return path, d.err
+}
+
+// group asks where the unit is.
+func (s *start) group(err error) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return group, checkGroup(group)
+	path, err := s.get(s.unit.object(), s.unit.iface(), "ControlGroup")
+	if err != nil {
+		return "", err
+	}
+	return path, checkGroup(path)
 }
 
+// finished waits for the job.
 func (m *Manager) finished(job string) error {
 	result, err := m.bus.wait(job)
-	if err == nil && result != done {
+	if err == nil && result != "done" {
 		err = &JobError{Result: result}
 	}
 	return err

@@ -182,20 +182,19 @@ func expand(s string) string {
 }
 
 // escapeGroup puts "_" before the name of a unit that could be taken for that of an
-// interface file, as systemd does: cpu.x-c1.scope.
+// interface file, as systemd does: cpu.slice.
 func escapeGroup(name string) string {
-	word, _, dot := strings.Cut(name, ".")
-	if word == "" || word[0] == '_' || dot && isController(word) ||
-		name == "notify_on_release" || name == "release_agent" || name == "tasks" {
+	stem := name[:max(strings.LastIndexByte(name, '.'), 0)]
+	if strings.HasPrefix(name, "_") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "cgroup.") || isController(stem) {
 		return "_" + name
 	}
 	return name
 }
 
-// isController knows what systemd takes for a controller, and "cgroup".
+// isController knows what systemd takes for a controller.
 func isController(word string) bool {
 	switch word {
-	case "cgroup", "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids",
+	case "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids",
 		"bpf-firewall", "bpf-devices", "bpf-foreign", "bpf-socket-bind", "bpf-restrict-network-interfaces":
 		return true
 	}
