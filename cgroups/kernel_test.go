@@ -143,11 +143,7 @@ func TestKernelPids(t *testing.T) {
 
 func TestKernelIO(t *testing.T) {
 	needController(t, "io")
-	disks, _ := filepath.Glob("/sys/block/[vsn][dv]*/dev")
-	if len(disks) == 0 {
-		t.Skip("no disk")
-	}
-	major, minor, _ := strings.Cut(readFile(t, disks[0]), ":")
+	major, minor, _ := strings.Cut(scratchDisks(t)[0], ":")
 	dev := `{"major":` + major + `,"minor":` + minor + `,`
 	path := testPath(t)
 	must(t, apply(t, path, `{"blockIO":{
@@ -197,10 +193,11 @@ func TestKernelUnified(t *testing.T) {
 	wantError(t, apply(t, path, `{"unified":{"memory.events":"1"}}`), nil, "unified/memory.events")
 }
 
-// scratchDisks names two whole disks, "MAJOR:MINOR", that tests may limit.
+// scratchDisks names two whole disks, "MAJOR:MINOR", that tests may limit: loop
+// devices before others.
 func scratchDisks(t *testing.T) (disks []string) {
 	t.Helper()
-	files, _ := filepath.Glob("/sys/block/[vsnl]*/dev")
+	files, _ := filepath.Glob("/sys/block/[lnsv][dov]*/dev")
 	for _, f := range files {
 		disks = append(disks, readFile(t, f))
 	}

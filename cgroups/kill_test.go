@@ -271,6 +271,12 @@ func TestFreezeTimeout(t *testing.T) {
 		t.Errorf("stopped: %v", err)
 	}
 	thawed()
+
+	// Who was paused before stays so.
+	must(t, os.WriteFile(dir+"/cgroup.freeze", []byte("1\n"), 0o644))
+	if err := g.freeze(soon(), func() error { return enough }); err != enough || !g.Freezes() {
+		t.Errorf("stopped: %v, frozen %v", err, g.Freezes())
+	}
 }
 
 func TestKillFrozen(t *testing.T) {
