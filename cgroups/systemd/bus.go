@@ -190,7 +190,7 @@ func (c *conn) subscribe() error {
 
 // call makes a method call and waits for its answer.
 func (c *conn) call(path, iface, member string, args ...any) (*message, error) {
-	if err := c.send(0, path, iface, member, args); err != nil {
+	if err := c.send(path, iface, member, args); err != nil {
 		return nil, err
 	}
 	serial := c.serial
@@ -208,9 +208,9 @@ func (c *conn) call(path, iface, member string, args ...any) (*message, error) {
 	}
 }
 
-func (c *conn) send(flags byte, path, iface, member string, args []any) error {
+func (c *conn) send(path, iface, member string, args []any) error {
 	c.serial++
-	_, err := c.f.Write(encode(c.serial, flags, path, iface, member, args))
+	_, err := c.f.Write(encode(c.serial, path, iface, member, args))
 	return c.lost(err)
 }
 

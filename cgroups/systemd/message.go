@@ -22,8 +22,6 @@ const (
 	fieldDestination = 6
 	fieldSender      = 7
 	fieldSignature   = 8
-
-	flagNoReply = 1
 )
 
 // What we accept from the peer. systemd tells every client of its private socket about
@@ -49,7 +47,7 @@ type message struct {
 }
 
 // encode makes the message of a method call.
-func encode(serial uint32, flags byte, path, iface, member string, args []any) []byte {
+func encode(serial uint32, path, iface, member string, args []any) []byte {
 	var body encoder
 	body.all(args)
 	fields := array{item: "(yv)", items: []any{
@@ -61,7 +59,7 @@ func encode(serial uint32, flags byte, path, iface, member string, args []any) [
 	if len(args) > 0 {
 		fields.items = append(fields.items, tuple{byte(fieldSignature), variant{typeString(signatures(args))}})
 	}
-	e := encoder{b: []byte{'l', kindCall, flags, 1}}
+	e := encoder{b: []byte{'l', kindCall, 0, 1}}
 	e.u32(uint32(len(body.b)))
 	e.u32(serial)
 	e.array(fields)

@@ -238,7 +238,7 @@ func parseText(text string) (any, error) {
 // the alignment.
 func sameBytes(t *testing.T, what string, ours any, theirs dbus.Variant) {
 	t.Helper()
-	got := encode(1, 0, "/", busName, "X", []any{byte(7), variant{ours}})
+	got := encode(1, "/", busName, "X", []any{byte(7), variant{ours}})
 	m := &dbus.Message{Type: dbus.TypeMethodCall, Headers: map[dbus.HeaderField]dbus.Variant{
 		dbus.FieldPath: dbus.MakeVariant(dbus.ObjectPath("/")), dbus.FieldInterface: dbus.MakeVariant(busName),
 		dbus.FieldMember: dbus.MakeVariant("X"), dbus.FieldDestination: dbus.MakeVariant(busName),
@@ -299,7 +299,7 @@ func FuzzParseProperty(f *testing.F) {
 			}
 			return
 		}
-		b := encode(1, 0, managerPath, managerIface, "X", []any{pairs([]Property{p})})
+		b := encode(1, managerPath, managerIface, "X", []any{pairs([]Property{p})})
 		m, err := dbus.DecodeMessage(bytes.NewReader(b))
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)

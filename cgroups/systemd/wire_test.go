@@ -64,7 +64,7 @@ func FuzzRead(f *testing.F) {
 // Every message cut short or with a byte changed is an error or another message, never a
 // panic; cut short it is always an error.
 func TestReadDamaged(t *testing.T) {
-	whole := encode(1, 0, managerPath, managerIface, "StartTransientUnit", []any{"a", uint64(5), array{item: "(sv)"}})
+	whole := encode(1, managerPath, managerIface, "StartTransientUnit", []any{"a", uint64(5), array{item: "(sv)"}})
 	if _, err := parse(whole); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +81,8 @@ func TestReadDamaged(t *testing.T) {
 }
 
 func TestReadLong(t *testing.T) {
-	long := encode(1, 0, "/", busName, "X", []any{strings.Repeat("x", maxBody+1)})
-	next := encode(2, 0, "/", busName, "Y", nil)
+	long := encode(1, "/", busName, "X", []any{strings.Repeat("x", maxBody+1)})
+	next := encode(2, "/", busName, "Y", nil)
 	r := bufio.NewReader(bytes.NewReader(append(long, next...)))
 	m, err := read(r)
 	must(t, err)
