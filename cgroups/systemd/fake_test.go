@@ -76,7 +76,7 @@ func (f *fake) connect() *Manager {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	m.timeout, m.undo = 5*time.Second, time.Second
+	m.patience, m.undo = 5*time.Second, time.Second
 	f.t.Cleanup(m.Close)
 	return m
 }

@@ -10,34 +10,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long an operation may take, all its waits together, and how long it takes at most
-// to undo what it began. With some seconds to connect, a mute systemd costs under 30 s.
+// How long all waits of a manager may take together, and how long it takes at most to undo
+// what it began. On a mute systemd a command costs under 30 s, however much it asks.
 const (
-	operationTimeout = 20 * time.Second
-	undoTimeout      = 4 * time.Second
+	patience     = 25 * time.Second
+	undoPatience = 4 * time.Second
 )
 
 // Manager is a connection to systemd: the system's manager or the user's.
 type Manager struct {
-	addrs         []address
-	bus           *conn
-	deadline      time.Time // of the operation under way
-	timeout, undo time.Duration
-	version       int
+	addrs          []address
+	bus            *conn
+	deadline       time.Time     // of the operation under way
+	patience, undo time.Duration // what is left, with every operation less
+	version        int
 }
 
-// Connect reaches the system's manager, or that of the user who calls, before deadline.
-// Each of the manager's methods gives up after 20 s by itself.
+// Connect reaches the manager of u before deadline. Who waits for it afterwards does so
+// for 25 s at most, the time to connect included.
+func (u Unit) Connect(deadline time.Time) (*Manager, error) {
+	m, err := connect(addresses(u.User), deadline)
+	if err != nil {
+		return nil, &Error{Op: "reach systemd for", Unit: u.Name, Err: err}
+	}
+	return m, nil
+}
+
+// Connect reaches the system's manager, or that of the user who calls.
 func Connect(user bool, deadline time.Time) (*Manager, error) {
 	return connect(addresses(user), deadline)
 }
 
 func connect(addrs []address, deadline time.Time) (*Manager, error) {
+	start := time.Now()
 	bus, err := dial(addrs, deadline)
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{addrs: addrs, bus: bus, timeout: operationTimeout, undo: undoTimeout}, nil
+	return &Manager{addrs: addrs, bus: bus, patience: patience - time.Since(start), undo: undoPatience}, nil
 }
 
 // Close ends the connection, if there is one; units stay as they are.
@@ -50,7 +60,9 @@ func (m *Manager) Close() {
 // do carries out an operation on a unit within the time for it. If the other side goes
 // away meanwhile, it is done once more on a new connection: it must bear that.
 func (m *Manager) do(op string, u Unit, work func() error) error {
-	m.deadline = time.Now().Add(m.timeout)
+	start := time.Now()
+	m.deadline = start.Add(m.patience)
+	defer func() { m.patience -= time.Since(start) }()
 	err := m.ready(u)
 	if err == nil {
 		err = work()

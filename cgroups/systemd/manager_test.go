@@ -164,7 +164,7 @@ func TestMute(t *testing.T) {
 			m, err := connect([]address{f.addr}, start.Add(100*time.Millisecond))
 			if err == nil {
 				defer m.Close()
-				m.timeout, m.undo = 150*time.Millisecond, 50*time.Millisecond
+				m.patience, m.undo = 150*time.Millisecond, 50*time.Millisecond
 				_, err = m.Start(c1, 1, nil)
 				wantError(t, err, nil, "start unit husk-c1.scope")
 			}
@@ -173,6 +173,29 @@ func TestMute(t *testing.T) {
 				t.Errorf("took %v", d)
 			}
 		})
+	}
+}
+
+// Every question takes its time, and each would have an answer in the end: the waits
+// together are bounded, not only each.
+func TestSlow(t *testing.T) {
+	f := newFake(t, false)
+	f.handle("Get", func(p *peer, m *dbus.Message) {
+		time.Sleep(60 * time.Millisecond)
+		p.answer(m)
+	})
+	m := f.connect()
+	m.patience = 100 * time.Millisecond
+	_, err := m.Path(c1)
+	must(t, err)
+	start := time.Now()
+	_, err = m.Path(c1)
+	wantError(t, err, os.ErrDeadlineExceeded, "find the place of unit husk-c1.scope")
+	if d := time.Since(start); d > 55*time.Millisecond {
+		t.Errorf("took %v", d)
+	}
+	if m.patience > 0 {
+		t.Errorf("%v are left", m.patience)
 	}
 }
 
@@ -446,7 +469,7 @@ func TestHostile(t *testing.T) {
 				p.write([]byte(b))
 			})
 			m := f.connect()
-			m.timeout, m.undo = 300*time.Millisecond, 100*time.Millisecond
+			m.patience, m.undo = 300*time.Millisecond, 100*time.Millisecond
 			_, err := m.Start(c1, 1, nil)
 			wantError(t, err, nil, "start unit husk-c1.scope", "malformed")
 			if name == "wrong answer" {

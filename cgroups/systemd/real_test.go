@@ -59,6 +59,7 @@ func scopeOf(t testing.TB, m *Manager, path string) Unit {
 	u, err := Parse(path, fmt.Sprintf("t%d", time.Now().UnixNano()), false)
 	must(t, err)
 	t.Cleanup(func() {
+		defer m.Stop(Unit{Name: "husktest.slice"})
 		if err := m.Stop(u); err != nil {
 			t.Error(err)
 		}
@@ -125,7 +126,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 func TestRealScope(t *testing.T) {
 	managers(t, func(t *testing.T, m *Manager) {
-		for _, path := range []string{"", "husk-a-b.slice:husk:x+y@z", "-.slice:cgroup.x:1", "cpu.slice:cpu.x:1", ":_:" + strings.Repeat("n", 200)} {
+		for _, path := range []string{"", "husktest-a-b.slice:husk:x+y@z", "-.slice:cgroup.x:1", "cpu.slice:cpu.x:1", ":_:" + strings.Repeat("n", 200)} {
 			u, pid := scopeOf(t, m, path), sleeper(t)
 			want, err := m.Path(u)
 			must(t, err)
