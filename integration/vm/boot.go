@@ -91,7 +91,7 @@ func newMachine(o *options, kernel, root string, payload, console *os.File) (*ma
 		"-object", "memory-backend-ram,id=m0,size="+half, "-numa", "node,memdev=m0,cpus=0",
 		"-object", "memory-backend-ram,id=m1,size="+half, "-numa", "node,memdev=m1,cpus=1",
 		"-kernel", kernel+"/vmlinuz", "-initrd", kernel+"/initrd",
-		"-append", "console=ttyS0 panic=-1 tsc=reliable no_timer_check nokaslr "+map[bool]string{true: "debug", false: "quiet"}[o.verbose],
+		"-append", "console=ttyS0 panic=-1 tsc=reliable no_timer_check nokaslr norandmaps "+map[bool]string{true: "loglevel=7", false: "quiet"}[o.verbose],
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=job,signal=off", "-device", "virtserialport,chardev=job,name=husk")}
 	m.cmd.Args = append(m.cmd.Args, accelerator()...)

@@ -35,6 +35,7 @@ type options struct {
 	command     []string // to run instead
 	json        bool     // print test events, as go test -json does
 	full        bool     // without -test.short
+	systemd     bool     // boot it
 	verbose     bool
 	timeout     time.Duration
 	memory      int
@@ -55,6 +56,7 @@ func parse() *options {
 	flag.StringVar(&o.run, "run", "", "tests to run, as go test takes it")
 	flag.BoolVar(&o.json, "json", false, "print test events")
 	flag.BoolVar(&o.full, "full", false, "not only the short tests")
+	flag.BoolVar(&o.systemd, "systemd", false, "boot systemd and run as its service")
 	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")
 	flag.IntVar(&o.memory, "memory", 2048, "`MiB` of memory")

@@ -52,6 +52,11 @@ func newPayload(o *options) (*os.File, error) {
 	if err := os.WriteFile(stage+"/init", guest, 0o755); err != nil {
 		return nil, err
 	}
+	if o.systemd {
+		if err := os.WriteFile(stage+"/systemd", nil, 0o644); err != nil {
+			return nil, err
+		}
+	}
 	return pack()
 }
 
