@@ -17,15 +17,12 @@ func (g *Group) Below(path string) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cgroup %q below %s: %w", path, g.path, err)
 	}
-	below := ""
-	if len(names) > 0 {
-		below = "/" + strings.Join(names, "/")
-	}
-	fd, err := openGroup(g.fd, "/"+strings.TrimPrefix(below, "/"))
+	below := &Group{fd: -1, path: strings.Join(append([]string{g.path}, names...), "/")}
+	below.fd, err = openGroup(g.fd, strings.TrimPrefix(below.path, g.path))
 	if err != nil {
-		return nil, (&Group{path: g.path + below}).pathError("open", err)
+		return nil, below.pathError("open", err)
 	}
-	return &Group{fd: fd, path: g.path + below}, nil
+	return below, nil
 }
 
 // Own is the caller's own group, as a path below the mount.

@@ -2,7 +2,6 @@ package cgroups
 
 import (
 	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,7 +81,7 @@ func limited(file, text string) string {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		_, values, _ := strings.Cut(line, " ")
-		if strings.ContainsFunc(strings.ReplaceAll(values, "max", ""), unicode.IsDigit) {
+		if strings.ContainsAny(values, "0123456789") {
 			lines = append(lines, line)
 		}
 	}

@@ -80,8 +80,8 @@ func (g *Group) access(file string) error {
 
 // order puts what gives room before, and what takes memory away after all the
 // rest. A limit below usage may kill, which nothing undoes, so it waits until
-// nothing else can fail; and the limit of swap, which reclaim may then need,
-// sinks after it.
+// every other limit is in force; and the limit of swap, which reclaim may then
+// need, sinks after it.
 func (g *Group) order(limits []Limit) []Limit {
 	limits = slices.DeleteFunc(slices.Clone(limits), func(l Limit) bool {
 		return isMemory(l) && l != lastOf(limits, l.File) // unified wins
