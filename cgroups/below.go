@@ -50,7 +50,7 @@ func parseOwn(file string) (string, error) {
 
 var (
 	errOutside = errors.New("it is not below the cgroup file system that we see; set linux/cgroupsPath")
-	errNotOurs = errors.New("it is not delegated to us; begin with systemd-run --user --scope --property=Delegate=yes, " +
+	errNotOurs = errors.New("the group is not delegated to us; begin with systemd-run --user --scope --property=Delegate=yes, " +
 		"or have a cgroup delegated and set linux/cgroupsPath")
 )
 

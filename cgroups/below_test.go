@@ -94,6 +94,9 @@ func TestDelegated(t *testing.T) {
 	if got := ask("delegated"); !strings.Contains(got, "Delegate=yes") || !strings.Contains(got, scope.path) {
 		t.Errorf("not delegated: %q", got)
 	}
+	if got := ask("create:" + slice.path + "/x"); !strings.Contains(got, "create cgroup "+slice.path+"/x: permission denied") || !strings.Contains(got, "Delegate=yes") {
+		t.Error(got)
+	}
 	must(t, scope.Delegate(user))
 	if got := ask("delegated"); got != scope.path {
 		t.Errorf("own group delegated: %q", got)

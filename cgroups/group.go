@@ -149,6 +149,8 @@ func (g *Group) descend(dir string) (fresh bool, err error) {
 	err = retry(func() error { return unix.Mkdirat(g.fd, name, 0o755) })
 	switch err {
 	case nil, unix.EEXIST:
+	case unix.EACCES, unix.EPERM:
+		return false, &fs.PathError{Op: "create cgroup", Path: dir, Err: fmt.Errorf("%w: %w", err, errNotOurs)}
 	case unix.EROFS:
 		return false, &fs.PathError{Op: "create cgroup", Path: dir, Err: fmt.Errorf(
 			"%w; mount it writable (mount -o remount,bind,rw /sys/fs/cgroup) or go without (--cgroup-manager disabled)", err)}

@@ -184,7 +184,8 @@ func spawnHelper(t testing.TB, g *Group, what string) {
 }
 
 func helper() {
-	switch os.Getenv(helperEnv) {
+	what, path, _ := strings.Cut(os.Getenv(helperEnv), ":")
+	switch what {
 	case "heavy":
 		// A quarter of a gigabyte takes its time to be torn down at exit.
 		mem, err := unix.Mmap(-1, 0, 256<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
@@ -201,10 +202,11 @@ func helper() {
 			mem[i], mem[i+1] = byte(i>>12), byte(i>>20)|1 // not all the same: zswap would drop them
 		}
 	case "create":
-		// In the place that is ours a group, with a controller and without.
-		path, err := Delegated()
-		if err == nil {
-			path, err = Path(path+"/husk-made", "")
+		// A group in the place that is ours, with a controller and without, or in the given one.
+		var err error
+		if path == "" {
+			path, err = Delegated()
+			path += "/husk-made"
 		}
 		for _, controllers := range [][]string{{"hugetlb"}, nil} {
 			var g *Group

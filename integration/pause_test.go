@@ -10,13 +10,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// counting makes a container, in the cgroup /count, that counts in a file. It ignores USR1,
-// and so does what it starts.
+// counting makes a container, in the cgroup /count, that counts in a file.
 func counting(t *testing.T) *bundle {
 	t.Helper()
 	b := newBundle(t, func(s *specs.Spec) {
 		s.Linux.CgroupsPath = "/count"
-		s.Process.Args = []string{"/bin/sh", "-c", `trap "" USR1; i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.001; done`}
+		s.Process.Args = []string{"/bin/sh", "-c", `i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.001; done`}
 	})
 	b.must("run", "-d", "c1")
 	b.counts()
@@ -59,9 +58,12 @@ func (b *bundle) besides(allowed []string, args ...string) (stop func()) {
 func TestFaultFreezerRaces(t *testing.T) {
 	box(t, func(t *testing.T) {
 		b := counting(t)
-		allowed := []string{"container not running: it is paused", "container not paused", "locked by another operation"}
+		allowed := []string{"container not running: it is paused", "container not paused", "locked by another operation", "cannot exec in a paused container"}
 		var stops []func()
-		for _, line := range []string{"pause c1", "pause c1", "resume c1", "resume c1", "kill --all c1 USR1", "state c1"} {
+		for _, line := range []string{
+			"pause c1", "pause c1", "resume c1", "resume c1", "kill --all c1 CONT", "state --stats c1", "ps -f json c1",
+			"exec c1 /bin/true", "exec --ignore-paused c1 /bin/true",
+		} {
 			stops = append(stops, b.besides(allowed, strings.Fields(line)...))
 		}
 		time.Sleep(raceTime())
@@ -76,13 +78,42 @@ func TestFaultFreezerRaces(t *testing.T) {
 	})
 }
 
+// Fault 8, the other half: one pauses and resumes, always to the end, while others execute
+// processes. Whatever exec does at a frozen moment, it ends, and the processes with it.
+func TestFaultFreezerExec(t *testing.T) {
+	box(t, func(t *testing.T) {
+		b := counting(t)
+		stops := []func(){
+			b.besides([]string{"cannot exec in a paused container"}, "exec", "c1", "/bin/true"),
+			b.besides(nil, "exec", "--ignore-paused", "c1", "/bin/sh", "-c", "true; true"),
+		}
+		n := 0
+		for end := time.Now().Add(raceTime()); time.Now().Before(end) && !t.Failed(); n++ {
+			b.must("pause", "c1")
+			if s, _ := b.state("c1"); s.Status != "paused" {
+				t.Errorf("%s after pause", s.Status)
+			}
+			b.must("resume", "c1")
+			time.Sleep(time.Duration(n%5) * 2 * time.Millisecond)
+		}
+		for _, stop := range stops {
+			stop()
+		}
+		t.Logf("paused %d times", n)
+		b.counts()
+		b.must("kill", "c1", "KILL")
+		b.waitFor("c1", specs.StateStopped)
+		b.must("delete", "c1")
+	})
+}
+
 // Who has paused a container has it paused until he resumes it, whatever others do that is
 // not a resume.
 func TestFaultFreezerHolds(t *testing.T) {
 	box(t, func(t *testing.T) {
 		b := counting(t)
 		var stops []func()
-		for _, line := range []string{"kill --all c1 USR1", "kill c1 USR1", "state c1"} {
+		for _, line := range []string{"kill --all c1 CONT", "kill c1 CONT", "state c1"} {
 			stops = append(stops, b.besides(nil, strings.Fields(line)...))
 		}
 		n := 0

@@ -89,16 +89,20 @@ func setCaps(effective, permit, inheritable int64) error {
 	permit &= have
 	effective &= permit
 	inheritable &= have
+	if err := capset(effective, permit, inheritable); err != nil {
+		return err
+	}
+	// An init without a uid 0 in its user namespace came to its capabilities this way.
+	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+}
+
+func capset(effective, permit, inheritable int64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{
 		{Effective: uint32(effective), Permitted: uint32(permit), Inheritable: uint32(inheritable)},
 		{Effective: uint32(effective >> 32), Permitted: uint32(permit >> 32), Inheritable: uint32(inheritable >> 32)},
 	}
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return err
-	}
-	// An init without a uid 0 in its user namespace came to its capabilities this way.
-	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	return unix.Capset(&hdr, &data[0])
 }
 
 // dropBounding drops every capability that keep does not hold from the bounding set.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
@@ -183,23 +185,60 @@ func (j *joining) openContainer() (err error) {
 		}
 		return nil
 	}
-	g, err := cgroups.Open(j.rec.Cgroup)
-	if err != nil {
+	return j.openGroup()
+}
+
+// openGroup opens the container's cgroup, or the one below it that is asked for. Where
+// the container passes controllers on to groups below, its own can hold no processes
+// (cgroups(7), "no internal processes"): then it is that of the init.
+func (j *joining) openGroup() (err error) {
+	if j.group, err = cgroups.Open(j.rec.Cgroup); err != nil {
 		return orStopped(err)
 	}
-	j.group = g
-	if j.o.Cgroup == "" {
+	below := j.o.Cgroup
+	if below == "" && !passesOn(j.group) {
 		return nil
 	}
-	defer g.Close()
-	if j.group, err = g.Below(j.o.Cgroup); err != nil {
-		j.group = nil
+	if below == "" {
+		if below, err = j.initBelow(); err != nil {
+			return err
+		}
+	}
+	g, err := j.group.Below(below)
+	if err != nil {
 		return &Error{
-			Err:  fmt.Errorf("--cgroup %s: %w", j.o.Cgroup, err),
+			Err:  fmt.Errorf("--cgroup %s: %w", below, err),
 			Hint: "it names an existing cgroup by its path below the container's own, " + j.rec.Cgroup,
 		}
 	}
+	j.group.Close()
+	j.group = g
 	return nil
+}
+
+// passesOn says whether controllers are enabled for the groups below g.
+func passesOn(g *cgroups.Group) bool {
+	fd, err := openat(g.FD(), "cgroup.subtree_control", unix.O_RDONLY, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	b, err := readAll(fd, 1<<16)
+	return err == nil && len(bytes.TrimSpace(b)) > 0
+}
+
+// initBelow is the init's cgroup as a path below the container's, "" if it is elsewhere.
+func (j *joining) initBelow() (string, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(j.rec.Init.PID) + "/cgroup")
+	if err != nil {
+		return "", orStopped(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if below, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"+j.rec.Cgroup+"/"); ok {
+			return below, nil
+		}
+	}
+	return "", nil
 }
 
 // The words in which engines learn that there is nothing to join.
@@ -267,9 +306,16 @@ func allowsLast(filter *Step) bool {
 	f := seccomp.Filter{BPF: []byte(filter.Args[0])}
 	for _, call := range [][]uint64{
 		{unix.SYS_CLONE, unix.CLONE_PARENT | unix.CLONE_VFORK | uint64(unix.SIGCHLD)},
-		{unix.SYS_RT_SIGACTION, 1}, {unix.SYS_RT_SIGPROCMASK, 2},
-		{unix.SYS_SETSID}, {unix.SYS_IOCTL, 0, unix.TIOCSCTTY}, {unix.SYS_PRLIMIT64},
-		{unix.SYS_MMAP}, {unix.SYS_PPOLL}, {unix.SYS_WRITE}, {unix.SYS_EXECVE}, {unix.SYS_EXIT_GROUP},
+		{unix.SYS_RT_SIGACTION, 1},
+		{unix.SYS_RT_SIGPROCMASK, 2},
+		{unix.SYS_SETSID},
+		{unix.SYS_IOCTL, 0, unix.TIOCSCTTY},
+		{unix.SYS_PRLIMIT64},
+		{unix.SYS_MMAP},
+		{unix.SYS_PPOLL},
+		{unix.SYS_WRITE},
+		{unix.SYS_EXECVE},
+		{unix.SYS_EXIT_GROUP},
 	} {
 		if !f.Allows(int(call[0]), call[1:]...) {
 			return false

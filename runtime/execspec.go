@@ -13,9 +13,11 @@ import (
 // process is the process to execute: that of the file, or the container's own with what
 // the options change.
 func (k *kept) process(o *ExecOptions) (*specs.Process, error) {
-	own, err := decodeProcess(k.Process)
-	if err != nil {
-		return nil, err
+	own, err := &specs.Process{}, error(nil)
+	if len(k.Process) > 0 { // the container may have none
+		if own, err = decodeProcess(k.Process); err != nil {
+			return nil, err
+		}
 	}
 	p := own
 	if o.ProcessFile != "" {
@@ -35,9 +37,6 @@ func (k *kept) process(o *ExecOptions) (*specs.Process, error) {
 
 func decodeProcess(data []byte) (*specs.Process, error) {
 	p := &specs.Process{}
-	if len(data) == 0 {
-		return p, nil // the container has none
-	}
 	d := newDecoder(data)
 	d.object(processFields(p))
 	return p, inProcess(d.finish())

@@ -70,6 +70,7 @@ type initer struct {
 	listen, lock int    // start's listening socket; lock held until execve
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
+	cwd          string // directory of opChdir
 	inside       bool   // opChdir succeeded
 	became       bool   // opUser has run
 	denied       bool   // the user namespace forbids setgroups
@@ -415,7 +416,7 @@ func (i *initer) applyProcess(s *Step) error {
 	case opBounding:
 		return dropBounding(s.Nums[0])
 	case opUser:
-		return i.become(s.Nums)
+		return i.become(s)
 	case opCaps:
 		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
 	case opAmbient:

@@ -44,6 +44,28 @@ func (i *initer) enterPIDs(s *Step) error {
 	return nil
 }
 
+// keepFSUID keeps root's right to its files, of which the cgroup is one, until the
+// process is born, which gives it up before all else. It is not used for anything but
+// that: the directory that only the user may enter is entered now.
+func (i *initer) keepFSUID(s *Step, uid uintptr) error {
+	if !i.inside {
+		if err := chdir(i.cwd); err != nil {
+			return err
+		}
+		i.inside = true
+	}
+	have, err := permitted()
+	if err == nil {
+		err = capset(have, have, 0) // the change of ids has left none of them effective
+	}
+	if err != nil {
+		return os.NewSyscallError("capset", err)
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
+	i.last.call(s, unix.SYS_SETFSUID, uid)
+	return nil
+}
+
 // rlimit leaves a limit to the process: one on processes or memory could be in the way
 // of its birth.
 func (l *last) rlimit(s *Step) error {

@@ -61,6 +61,7 @@ func (r *Runtime) stateStats(id string) (*StateStats, error) {
 	}
 	s := &StateStats{State: *rec.state(e)}
 	if rec.Cgroup == "" {
+		r.warn("state " + id + ": the container has no cgroup of its own: neither limits nor use are known")
 		return s, nil
 	}
 	g, err := rec.openGroup()

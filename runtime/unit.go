@@ -20,7 +20,7 @@ func (c *creation) connect(u systemd.Unit) (cgroup string, err error) {
 	if c.extra, err = c.unitProperties(); err != nil {
 		return "", err
 	}
-	if c.manager, err = systemd.Connect(u.User, time.Now().Add(busPatience)); err != nil {
+	if c.manager, err = u.Connect(time.Now().Add(busPatience)); err != nil {
 		return "", err
 	}
 	return c.manager.Path(u)
@@ -82,7 +82,7 @@ func (r *Runtime) stopUnit(rec *record) {
 	if rec.Unit == "" {
 		return
 	}
-	m, err := systemd.Connect(rec.UserUnit, time.Now().Add(busPatience))
+	m, err := rec.unit().Connect(time.Now().Add(busPatience))
 	if err == nil {
 		defer m.Close()
 		err = m.Stop(rec.unit())
@@ -106,7 +106,7 @@ func (rec *record) setUnit(properties []systemd.Property) error {
 	if len(properties) == 0 {
 		return nil
 	}
-	m, err := systemd.Connect(rec.UserUnit, time.Now().Add(busPatience))
+	m, err := rec.unit().Connect(time.Now().Add(busPatience))
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,10 @@ func (m *Manager) Close() {
 	}
 }
 
+// reconnects is how often an operation is begun anew. Once is not enough: who connects to
+// a systemd that is about to execute itself anew is not refused but dropped later.
+const reconnects = 3
+
 // do carries out an operation on a unit within the time for it. If the other side goes
 // away meanwhile, it is done once more on a new connection: it must bear that.
 func (m *Manager) do(op string, u Unit, work func() error) error {
@@ -67,7 +71,7 @@ func (m *Manager) do(op string, u Unit, work func() error) error {
 	if err == nil {
 		err = work()
 	}
-	if disconnected(err) {
+	for try := 0; disconnected(err) && try < reconnects; try++ {
 		if err = m.ready(u); err == nil {
 			err = work()
 		}

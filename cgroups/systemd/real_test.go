@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -132,6 +131,9 @@ func TestRealScope(t *testing.T) {
 			must(t, err)
 			got, err := m.Start(u, pid, nil)
 			must(t, err)
+			if m.version <= 252 && strings.Contains(path, "cpu.x") {
+				want = strings.Replace(want, "_cpu.x", "cpu.x", 1) // see escapeGroup
+			}
 			if got != want || groupOf(t, pid) != want {
 				t.Errorf("%s is in %s, the process in %s, predicted was %s", u, got, groupOf(t, pid), want)
 			}
@@ -198,8 +200,10 @@ func TestRealLimits(t *testing.T) {
 	shown["MemoryMax"], files["memory.max"] = "134217728", "134217728"
 	shown["CPUQuotaPerSecUSec"], files["cpu.max"] = "infinity", "max 50000"
 	shown["TasksMax"], files["pids.max"] = "infinity", "max"
-	shown["CPUWeight"], files["cpu.idle"] = "idle", "1"
-	delete(files, "cpu.weight")
+	if m.version >= 252 {
+		shown["CPUWeight"], files["cpu.idle"] = "idle", "1"
+		delete(files, "cpu.weight")
+	}
 	check("set", shown, files)
 	output(t, "systemctl", "daemon-reload")
 	check("set and reloaded", shown, files)
@@ -299,8 +303,10 @@ func TestRealFailed(t *testing.T) {
 // every connection breaks.
 func TestRealReexec(t *testing.T) {
 	m := direct(t)
-	if testing.Short() {
-		t.Skip("takes long")
+	m.bus.until(time.Now().Add(5 * time.Second))
+	must(t, m.know())
+	if m.version < 252 {
+		t.Skip("older ones than 252 lose the end of a scope when they execute themselves anew")
 	}
 	stop := make(chan bool)
 	var all sync.WaitGroup
@@ -317,7 +323,7 @@ func TestRealReexec(t *testing.T) {
 	defer all.Wait()
 	defer close(stop)
 	for i := range 40 {
-		u, err := Parse(":husk:reexec"+strconv.Itoa(i), "", false)
+		u, err := Parse("", fmt.Sprintf("reexec%d-%d", os.Getpid(), i), false)
 		must(t, err)
 		pid := sleeper(t)
 		group, err := m.Start(u, pid, nil)

@@ -182,19 +182,20 @@ func expand(s string) string {
 }
 
 // escapeGroup puts "_" before the name of a unit that could be taken for that of an
-// interface file, as systemd does: cpu.slice.
+// interface file, as systemd does: cpu.slice. (Up to 252 it does so for cpu.x-1.scope
+// only if all before the last dot is a controller; Start tells where the unit is.)
 func escapeGroup(name string) string {
-	stem := name[:max(strings.LastIndexByte(name, '.'), 0)]
-	if strings.HasPrefix(name, "_") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "cgroup.") || isController(stem) {
+	stem, _, _ := strings.Cut(name, ".")
+	if stem == "" || stem[0] == '_' || isController(stem) {
 		return "_" + name
 	}
 	return name
 }
 
-// isController knows what systemd takes for a controller.
+// isController knows what systemd takes for a controller, and "cgroup".
 func isController(word string) bool {
 	switch word {
-	case "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids",
+	case "cgroup", "cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids",
 		"bpf-firewall", "bpf-devices", "bpf-foreign", "bpf-socket-bind", "bpf-restrict-network-interfaces":
 		return true
 	}

@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		{"::x", "c1", false, "system.slice", "-x.scope", "/system.slice/-x.scope"},
 		{":husk:a+b@c", "c1", false, "system.slice", `husk-a\x2bb\x40c.scope`, `/system.slice/husk-a\x2bb\x40c.scope`},
 		{`:husk:a\x2db`, "c1", false, "system.slice", `husk-a\x2db.scope`, `/system.slice/husk-a\x2db.scope`},
-		{":cpu.x:1", "c1", false, "system.slice", "cpu.x-1.scope", "/system.slice/cpu.x-1.scope"},
+		{":cpu.x:1", "c1", false, "system.slice", "cpu.x-1.scope", "/system.slice/_cpu.x-1.scope"},
 		{"::cpu-memory.slice", "c1", false, "cpu.slice", "cpu-memory.slice", "/_cpu.slice/cpu-memory.slice"},
 		{":cgroup.x:1", "c1", false, "system.slice", "cgroup.x-1.scope", "/system.slice/_cgroup.x-1.scope"},
 		{":.:1", "c1", false, "system.slice", ".-1.scope", "/system.slice/_.-1.scope"},

@@ -19,9 +19,10 @@ import (
 
 // The bundles each engine has, and what runs in them.
 var payloads = map[string][]string{
-	"true":    {"/bin/true"},
-	"seccomp": {"/bin/true"},
-	"sleep":   {"/bin/sleep", "1000"},
+	"true":           {"/bin/true"},
+	"seccomp":        {"/bin/true"},
+	"sleep":          {"/bin/sleep", "1000"},
+	"filtered sleep": {"/bin/sleep", "1000"},
 	// An engine is measured only if its container is one.
 	"check": {
 		"/bin/sh", "-c",
@@ -180,7 +181,7 @@ func (b *bench) measure() (*report, error) {
 // round measures everything once. For each group of operations the engines take
 // turns, in an order that turns with the rounds.
 func (b *bench) round() error {
-	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.life, b.shortLife} {
+	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.life, b.execSeccomp, b.shortLife} {
 		for i := range b.engines {
 			e := b.engines[(i+b.report.Rounds)%len(b.engines)]
 			if err := group(e); err != nil {
@@ -216,6 +217,7 @@ func (b *bench) life(e *engine) error {
 		{"create", "create", "--bundle", e.dir("sleep"), e.name},
 		{"start", "start", e.name},
 		{"state", "state", e.name},
+		{"exec true", "exec", e.name, "/bin/true"},
 		{"kill", "kill", e.name, "WINCH"},
 		{"delete -f", "delete", "--force", e.name},
 	} {
@@ -227,6 +229,21 @@ func (b *bench) life(e *engine) error {
 		}
 	}
 	return nil
+}
+
+// execSeccomp executes a process in a container with a filter.
+func (b *bench) execSeccomp(e *engine) error {
+	if e.name == "floor" {
+		return nil
+	}
+	if _, err := b.spawn(e.command("run", "--detach", "--bundle", e.dir("filtered sleep"), e.name), "/", 0); err != nil {
+		return err
+	}
+	if err := b.timed("exec true, seccomp", e, e.command("exec", e.name, "/bin/true")); err != nil {
+		return err
+	}
+	_, err := b.spawn(e.command("delete", "--force", e.name), "/", 0)
+	return err
 }
 
 // shortLife is a container that is created and deleted. While it is parked its

@@ -50,6 +50,8 @@ var operations = []struct {
 	{"create", "ms", 0, 0.6, 0},
 	{"start", "ms", 0, 0.6, 0},
 	{"state", "ms", 0, 0.6, 0},
+	{"exec true", "ms", 0, 0.6, 0},
+	{"exec true, seccomp", "ms", 0, 0.6, 0},
 	{"kill", "ms", 0, 0.6, 0},
 	{"delete -f", "ms", 0, 0.6, 0},
 	{"create + delete -f", "ms", 0, 0.35, 0},
