@@ -288,12 +288,17 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 // divide decides whether the payload is a process of its own, and what the child of ours
 // must be part of in order to make it.
 func (j *joining) divide(k *kept, proc *specs.Process) {
-	userNS, filtered := k.Namespaces&unix.CLONE_NEWUSER != 0, k.Filter != nil && !proc.NoNewPrivileges
-	switch {
-	case k.Namespaces&unix.CLONE_NEWPID == 0, userNS && k.Joined&unix.CLONE_NEWPID != 0:
+	userNS := k.Namespaces&unix.CLONE_NEWUSER != 0
+	if k.Namespaces&unix.CLONE_NEWPID == 0 || userNS && k.Joined&unix.CLONE_NEWPID != 0 {
 		return
-	case filtered && !allowsLast(k.Filter):
-		return
+	}
+	// A filter that only the privileged may install comes before the payload is born.
+	// Any other does where somebody might catch the payload before it has its filter.
+	filtered := false
+	if k.Filter != nil && (!proc.NoNewPrivileges || k.Tracers) {
+		if filtered = allowsLast(k.Filter); !filtered && !proc.NoNewPrivileges {
+			return
+		}
 	}
 	// Root of a user namespace may not write to the cgroup of the host's root; and old
 	// clone(2), all that Docker's filter allows, knows no cgroups.
@@ -391,7 +396,8 @@ func (j *joining) boot() (err error) {
 	if err = raiseLimits(j.child.PID, j.steps); err != nil {
 		return err
 	}
-	if err = j.sendPlan(); err != nil {
+	// Where nobody takes the plan any more, the reason was left for us.
+	if err = j.sendPlan(); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return err
 	}
 	return j.awaitExec()
@@ -543,10 +549,15 @@ func (j *joining) stillborn() bool {
 	return onlyForked(j.child.PID)
 }
 
-// explain says what is behind an error that only tells of the end of the conversation.
+// explain says what is behind an error that may only tell of the container's end.
 func (j *joining) explain(err error) error {
-	if !j.rec.Init.alive() {
+	if errors.Is(err, unix.ESRCH) { // setns
 		return errExecStopped()
+	}
+	for _, sign := range []error{errMute, unix.ENOMEM, unix.ENODEV, unix.ENOENT} {
+		if errors.Is(err, sign) && j.ending() {
+			return errExecStopped()
+		}
 	}
 	if err == errMute {
 		if oom := outOfMemory("the process", j.group, nil); oom != nil {
@@ -554,6 +565,17 @@ func (j *joining) explain(err error) error {
 		}
 	}
 	return err
+}
+
+// ending says whether the container's init has ended, or has begun to: it cannot finish
+// before its namespace is empty, and that may be for us to do.
+func (j *joining) ending() bool {
+	const exiting = 4 // PF_EXITING
+	if waitReadable(j.init, time.Now().Add(stallCheck/5)) == nil {
+		return true
+	}
+	_, flags, err := readStat(j.rec.Init.PID)
+	return err != nil || flags&exiting != 0
 }
 
 // abandon ends what has not become the payload.

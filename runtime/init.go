@@ -427,7 +427,7 @@ func (i *initer) applyProcess(s *Step) error {
 		return nil
 	case opNoNewPrivs:
 		if i.last != nil {
-			i.last.bare = true
+			i.last.bare = !i.last.Legacy
 		}
 		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case opExec:

@@ -23,6 +23,7 @@ type kept struct {
 	Chroot     bool    // its root is a directory in a mount namespace of others
 	Unmapped   bool    // its user namespace maps no id, so that none can be set
 	Keyring    bool    // it has a session keyring
+	Tracers    bool    // its processes may have CAP_SYS_PTRACE
 	Filter     *Step   // opSeccomp, nil without a filter
 	Process    jsontext.Value
 }
@@ -38,6 +39,9 @@ func (c *creation) keep() error {
 	k := kept{
 		Namespaces: c.plan.Spawn.New, Chroot: !c.plan.isNew(unix.CLONE_NEWNS), Process: c.config.process,
 		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
+	}
+	if proc := c.config.Spec.Process; proc != nil && proc.Capabilities != nil {
+		k.Tracers = capMask(proc.Capabilities.Bounding)&(1<<unix.CAP_SYS_PTRACE) != 0
 	}
 	for _, j := range c.plan.Joined {
 		k.Joined |= namespaceFlag(j.Type)
@@ -67,7 +71,7 @@ func (k *kept) encode() []byte {
 	e.num(keptVersion)
 	e.num(uint64(k.Namespaces))
 	e.num(uint64(k.Joined))
-	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring, k.Filter != nil} {
+	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring, k.Tracers, k.Filter != nil} {
 		e.flag(v)
 	}
 	if k.Filter != nil {
@@ -83,7 +87,7 @@ func decodeKept(b []byte) (*kept, error) {
 		return nil, fmt.Errorf("written by another version of husk (layout %d)", v)
 	}
 	k.Namespaces, k.Joined = uintptr(d.num()), uintptr(d.num())
-	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
+	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring, &k.Tracers} {
 		*p = d.flag()
 	}
 	if d.flag() {

@@ -16,7 +16,7 @@ import (
 // born, becomes one of its system calls.
 type last struct {
 	namespaces.Last
-	bare  bool    // no_new_privs is set: the filter needs no rights, and can wait
+	bare  bool    // the filter needs no rights any more, and can wait
 	steps []*Step // of the calls
 	hold  []any   // what the calls point to
 }
@@ -86,7 +86,7 @@ func (l *last) filter(s *Step) error {
 }
 
 // lastExec has the process born and tells exec its pid. It returns only after a failure.
-func (i *initer) lastExec(paths, argv, envp []*byte) ([]unix.Errno, error) {
+func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
 	i.last.Paths, i.last.Argv, i.last.Envp = paths, argv, envp
 	pid, answers, err := i.last.Start()
 	if errors.Is(err, namespaces.ErrStillborn) && i.last.Cgroup >= 0 {
@@ -101,16 +101,24 @@ func (i *initer) lastExec(paths, argv, envp []*byte) ([]unix.Errno, error) {
 	if pid != 0 {
 		i.tell(msgExec, pid)
 	}
-	if failed, ok := errors.AsType[*namespaces.CallError](err); ok {
-		s := i.last.steps[failed.Call]
-		i.report(s, fmt.Errorf("%s: %w", s, failed.Err))
+	if err != nil {
+		i.reportLast(err)
 		os.Exit(1)
 	}
-	if err != nil || len(answers) > 0 {
-		return answers, err
+	if len(answers) == 0 {
+		os.Exit(0)
 	}
-	os.Exit(0)
-	return nil, nil
+	return answers
+}
+
+// reportLast reports what was in the way before execve.
+func (i *initer) reportLast(err error) {
+	s := i.last.steps[0]
+	if failed, ok := errors.AsType[*namespaces.CallError](err); ok {
+		s = i.last.steps[failed.Call]
+		err = fmt.Errorf("%s: %w", s, failed.Err)
+	}
+	i.report(s, err)
 }
 
 // tell names a process by write(2), which filters more often allow than sendmsg(2).

@@ -194,16 +194,11 @@ func (i *initer) execute(s *Step) error {
 	if err := i.announce(); err != nil {
 		return err
 	}
-	var answers []unix.Errno
+	try := tryExec
 	if i.last != nil {
-		answers, err = i.lastExec(paths[:len(files)], argv, envp)
-		if err != nil {
-			return err
-		}
-	} else {
-		answers = tryExec(paths[:len(files)], argv, envp)
+		try = i.lastExec
 	}
-	return execError(s.Args[0], files, answers)
+	return execError(s.Args[0], files, try(paths[:len(files)], argv, envp))
 }
 
 // tryExec executes the first path that can be, and returns what the kernel says if none can.

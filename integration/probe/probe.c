@@ -615,6 +615,155 @@ static int leak(int seconds)
 	return 0;
 }
 
+// field reads a number in base 16 from /proc/PID/status.
+static unsigned long long field(int pid, const char *name)
+{
+	char path[64], line[256];
+	unsigned long long v = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof line, f))
+		if (!strncmp(line, name, strlen(name)))
+			v = strtoull(line + strlen(name) + 1, NULL, 16);
+	if (f)
+		fclose(f);
+	return v;
+}
+
+// prey is what was found in processes that were caught before they were the payload.
+static struct {
+	int caught, privileged, way_out, other_root, writable, secret, unfiltered;
+} prey;
+
+// descend tries to get from a directory that a process has open to what is above it, and
+// to write below it.
+static void descend(const char *path)
+{
+	struct stat a, b;
+	int dir = open(path, O_PATH | O_DIRECTORY), up, w;
+
+	if (dir < 0)
+		return;
+	up = openat(dir, "..", O_PATH | O_DIRECTORY);
+	if (up >= 0 && fstat(dir, &a) == 0 && fstat(up, &b) == 0 && (a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
+		fprintf(stderr, "%s leads out\n", path);
+		prey.way_out++;
+	}
+	w = openat(dir, "cgroup.procs", O_WRONLY);
+	prey.writable += w >= 0;
+	close(w);
+	close(up);
+	close(dir);
+}
+
+// search looks for text of the host in the memory of a process.
+static void search(int pid)
+{
+	char path[64], line[512], perms[8];
+	unsigned long from, to;
+	static char buf[1 << 20];
+	FILE *maps;
+	int mem;
+
+	snprintf(path, sizeof path, "/proc/%d/mem", pid);
+	mem = open(path, O_RDONLY);
+	snprintf(path, sizeof path, "/proc/%d/maps", pid);
+	maps = fopen(path, "r");
+	while (mem >= 0 && maps && fgets(line, sizeof line, maps)) {
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, perms) != 3 || perms[1] != 'w' || to - from > (64 << 20))
+			continue;
+		for (; from < to; from += sizeof buf) {
+			ssize_t n = pread(mem, buf, sizeof buf, (off_t)from);
+
+			if (n > 0 && memmem(buf, (size_t)n, "HOST" "SECRET", 10)) {
+				prey.secret++;
+				from = to;
+			}
+		}
+	}
+	if (maps)
+		fclose(maps);
+	close(mem);
+}
+
+// inspect looks for what a caught process has and we have not.
+static void inspect(int pid)
+{
+	char path[600];
+	struct stat a, b;
+	struct dirent *e;
+	int fd;
+	DIR *d;
+
+	if (field(pid, "CapPrm:") & ~field(getpid(), "CapBnd:") || field(pid, "CapEff:") & ~field(getpid(), "CapBnd:"))
+		prey.privileged++;
+	if (field(getpid(), "Seccomp:") != field(pid, "Seccomp:"))
+		prey.unfiltered++;
+	snprintf(path, sizeof path, "/proc/%d/root", pid);
+	if (stat(path, &a) == 0 && stat("/", &b) == 0 && (a.st_ino != b.st_ino || a.st_dev != b.st_dev))
+		prey.other_root++;
+	snprintf(path, sizeof path, "/proc/%d/exe", pid);
+	fd = open(path, O_WRONLY);
+	if (fd >= 0 || errno == ETXTBSY) // it ends with the process
+		prey.writable++;
+	close(fd);
+	snprintf(path, sizeof path, "/proc/%d/fd", pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof path, "/proc/%d/fd/%s", pid, e->d_name);
+		if (atoi(e->d_name) > 2)
+			descend(path);
+	}
+	if (d)
+		closedir(d);
+	search(pid);
+}
+
+// last is the newest pid of our PID namespace.
+static int last(void)
+{
+	FILE *f = fopen("/proc/loadavg", "r");
+	int pid = 0;
+
+	if (f && fscanf(f, "%*s %*s %*s %*s %d", &pid) != 1)
+		pid = 0;
+	if (f)
+		fclose(f);
+	return pid;
+}
+
+// intrude waits for the next processes of its PID namespace, traces them from the moment
+// they are there, and takes what they have.
+static int intrude(int seconds)
+{
+	time_t end = time(NULL) + seconds;
+	int next = getpid() + 1, status;
+
+	puts("ready");
+	fflush(stdout);
+	for (; time(NULL) < end; next = last() + 1)
+		for (int i = 0; i < 5000; i++)
+			for (int pid = next; pid < next + 4; pid++) {
+				if (ptrace(PTRACE_SEIZE, pid, 0, 0))
+					continue;
+				ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+				if (waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status)) {
+					if (!ours(pid)) {
+						prey.caught++;
+						inspect(pid);
+					}
+					ptrace(PTRACE_DETACH, pid, 0, 0);
+				}
+				next = pid + 1;
+				break;
+			}
+	printf("next %d\ncaught %d\nprivileged %d\nwayout %d\nroot %d\nwritable %d\nsecret %d\nunfiltered %d\n", next, prey.caught,
+	       prey.privileged, prey.way_out, prey.other_root, prey.writable, prey.secret, prey.unfiltered);
+	return 0;
+}
+
 static volatile sig_atomic_t winched;
 
 static void winch(int sig)
@@ -674,6 +823,8 @@ static int act(char **a)
 		return nest(a[1], atoi(a[2]));
 	if (!strcmp(verb, "leak") && a[1])
 		return leak(atoi(a[1]));
+	if (!strcmp(verb, "intrude") && a[1])
+		return intrude(atoi(a[1]));
 	if (!strcmp(verb, "echo"))
 		return echo();
 	if (!strcmp(verb, "sys")) {
