@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,7 +28,8 @@ import (
 //
 // cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
 // tasks waited for want of it. A part is null where its controller does not work, and all
-// are if somebody else removed the cgroup before it could be read.
+// are if somebody else removed the cgroup before it could be read. In a cgroup that was
+// there before, peaks are null: they may be of those who lived in it earlier.
 type Report struct {
 	ID      string
 	Status  int // exit status, -1: none
@@ -150,6 +152,7 @@ type reporter struct {
 	Report
 	path, name string
 	dir        int
+	before     *cgroups.Stats // of a cgroup that was there before
 	written    bool
 }
 
@@ -189,9 +192,13 @@ func (r *reporter) close() {
 }
 
 // begin notes that the process has been executed.
-func (r *reporter) begin() {
-	if r != nil {
-		r.Started = time.Now()
+func (r *reporter) begin(rec *record, g *cgroups.Group) {
+	if r == nil {
+		return
+	}
+	r.Started = time.Now()
+	if g != nil && !slices.Contains(rec.CgroupMade, rec.Cgroup) {
+		r.before, _ = g.Stats()
 	}
 }
 
@@ -207,6 +214,7 @@ func (r *reporter) end(info siginfo, g *cgroups.Group) error {
 	if g != nil {
 		if s, err := g.Stats(); err == nil {
 			r.Stats = s
+			forget(s, r.before)
 		}
 	}
 	if err := r.write(); err != nil {
@@ -216,6 +224,41 @@ func (r *reporter) end(info siginfo, g *cgroups.Group) error {
 		}
 	}
 	return nil
+}
+
+// forget takes what was counted before from the counters of s, and the peaks.
+func forget(s, before *cgroups.Stats) {
+	if before == nil {
+		return
+	}
+	if c, b := s.CPU, before.CPU; c != nil && b != nil {
+		c.UsageUsec -= b.UsageUsec
+		c.UserUsec -= b.UserUsec
+		c.SystemUsec -= b.SystemUsec
+		c.ThrottledUsec -= b.ThrottledUsec
+		forgetWaits(c.PSI, b.PSI)
+	}
+	if m, b := s.Memory, before.Memory; m != nil && b != nil {
+		m.Peak, m.SwapPeak = nil, nil
+		m.Events.OOMKill -= b.Events.OOMKill
+		forgetWaits(m.PSI, b.PSI)
+	}
+	if s.Pids != nil {
+		s.Pids.Peak = nil
+	}
+	if io, b := s.IO, before.IO; io != nil && b != nil {
+		for _, d := range b.Devices {
+			io.Devices = append(io.Devices, cgroups.IODevice{ReadBytes: -d.ReadBytes, WriteBytes: -d.WriteBytes})
+		}
+		forgetWaits(io.PSI, b.PSI)
+	}
+}
+
+func forgetWaits(p, before *cgroups.PSI) {
+	if p != nil && before != nil {
+		p.Some.TotalUsec -= before.Some.TotalUsec
+		p.Full.TotalUsec -= before.Full.TotalUsec
+	}
 }
 
 // failed writes the report of a run that came to nothing.

@@ -32,6 +32,27 @@ func TestReportJSON(t *testing.T) {
 		`{"id":"c1","exitStatus":null,"signal":null,"error":"no \"x\"","started":null,"wallUsec":null,"cpu":null,"memory":null,"pids":null,"io":null}`)
 }
 
+// Of a cgroup with a past, counters start anew, and peaks are unknown.
+func TestReportForgets(t *testing.T) {
+	stats, before := everything(), everything()
+	stats.CPU.Bandwidth, stats.CPU.UsageUsec, stats.CPU.ThrottledUsec = true, 101, 106
+	stats.Memory.Events.OOMKill = 31
+	stats.IO.Devices[0].ReadBytes, stats.IO.Devices[1].WriteBytes = 75, 166
+	stats.IO.Devices = append(stats.IO.Devices, cgroups.IODevice{Major: 1, ReadBytes: 5})
+	stats.CPU.PSI.Some.TotalUsec = 111
+	forget(stats, nil)
+	if *stats.Memory.Peak != 21 {
+		t.Error("a new cgroup's peak is forgotten")
+	}
+	forget(stats, before)
+	sameJSON(t, &Report{ID: "c1", Status: -1, Stats: stats}, `{"id":"c1","exitStatus":null,"signal":null,"error":null,"started":null,"wallUsec":null,
+"cpu":{"usageUsec":100,"userUsec":0,"systemUsec":0,"throttledUsec":100,"pressureUsec":{"some":100,"full":0}},
+"memory":{"peakBytes":null,"swapPeakBytes":null,"oomKills":1,"pressureUsec":{"some":0,"full":0}},
+"pids":{"peak":null},
+"io":{"readBytes":20,"writeBytes":100,"pressureUsec":{"some":0,"full":0}}}`)
+	forget(&cgroups.Stats{CPU: &cgroups.CPUStats{}}, &cgroups.Stats{})
+}
+
 func TestSignalName(t *testing.T) {
 	for signal, want := range map[unix.Signal]string{0: "", 9: "SIGKILL", 15: "SIGTERM", 40: "40"} {
 		if got := signalName(signal); got != want {
