@@ -50,8 +50,10 @@ func (r *Runtime) events(id string, interval time.Duration, each func(*Event) er
 	switch {
 	case err == nil:
 		defer unix.Close(init)
-	case err != errForeign: // from another PID namespace only the cgroup can be watched
+	case errors.Is(err, unix.ESRCH):
 		return ErrNotRunning
+	case err != errForeign: // from another PID namespace only the cgroup can be watched
+		return err
 	}
 	return h.follow(watch, init, interval, each)
 }

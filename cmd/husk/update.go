@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"os"
 
@@ -26,7 +27,7 @@ func updateCommand(fs *flag.FlagSet) action {
 				resources, err = runtime.ParseResources(data)
 			}
 			if err != nil {
-				return 0, err
+				return 0, &runtime.Error{Op: "update", ID: args[0], Err: err}
 			}
 		}
 		limits.apply(resources)
@@ -47,7 +48,7 @@ func readResources(path string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && len(data) > limit {
-		err = usage("it holds the JSON of linux.resources, at most 16 MiB", "%s is too long", path)
+		err = fmt.Errorf("%s is too long: more than %d MiB", path, limit>>20)
 	}
 	return data, err
 }

@@ -1,0 +1,133 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// The commands on a container that runs are disturbed at every system call, as create and
+// its like are in sweep_test.go: by SIGKILL, and by errors.
+
+const controlled = "/sys/fs/cgroup/control"
+
+// controllable makes a container that waits to be controlled.
+func controllable(t *testing.T) *bundle {
+	t.Helper()
+	b := newBundle(t, func(s *specs.Spec) {
+		s.Linux.CgroupsPath = filepath.Base(controlled)
+		s.Process.Args = []string{"/bin/sleep", "1000"}
+	})
+	b.must("run", "-d", "c1")
+	t.Cleanup(func() { b.must("delete", "--force", "c1") })
+	return b
+}
+
+// file reads an interface file of the container's cgroup.
+func file(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(controlled, name))
+	must(t, err)
+	return strings.TrimSpace(string(data))
+}
+
+// thawed fails unless nothing stands still, or is to.
+func thawed(t *testing.T, what string, r result) {
+	t.Helper()
+	if file(t, "cgroup.freeze") != "0" || strings.Contains(file(t, "cgroup.events"), "frozen 1") {
+		t.Errorf("%s (exit %d): left frozen: %s", what, r.code, r.stderr)
+	}
+}
+
+// Wherever pause and resume are killed, resume afterwards works, if there is something to do.
+func TestKillSweepPause(t *testing.T) {
+	box(t, func(t *testing.T) {
+		b := controllable(t)
+		total := b.calls(0, parent, "pause", "c1")
+		b.must("resume", "c1")
+		again := func(what string, n int) bool {
+			if r := b.husk("resume", "c1"); r.code != 0 && !strings.Contains(r.stderr, "not paused") {
+				t.Errorf("%s killed at call %d: resume: %s", what, n, r.stderr)
+			}
+			thawed(t, what, result{})
+			return !t.Failed()
+		}
+		sweep(t, total, func(n int) bool {
+			b.traced(0, parent, []string{"kill", itoa(n)}, "pause", "c1")
+			return again("pause", n)
+		})
+		sweep(t, total, func(n int) bool {
+			b.must("pause", "c1")
+			b.traced(0, parent, []string{"kill", itoa(n)}, "resume", "c1")
+			return again("resume", n)
+		})
+	})
+}
+
+// Pause either pauses or fails, and then nothing is frozen.
+func TestErrorSweepPause(t *testing.T) {
+	box(t, func(t *testing.T) {
+		b := controllable(t)
+		list := b.injections(0, parent, []map[string]int{otherCalls}, "pause", "c1")
+		b.must("resume", "c1")
+		failed := 0
+		sweep(t, len(list), func(n int) bool {
+			i := list[(n-1)%len(list)]
+			r, _ := b.fail(0, parent, i, unix.EIO, "pause", "c1")
+			if r.code == 0 {
+				if !strings.Contains(file(t, "cgroup.events"), "frozen 1") {
+					t.Errorf("%s number %d failed: pause says that it worked", i.name, i.k)
+				}
+				b.must("resume", "c1")
+			} else {
+				failed++
+			}
+			thawed(t, i.name+" number "+itoa(i.k)+" failed", r)
+			return !t.Failed()
+		})
+		if failed == 0 {
+			t.Error("no failure had an effect")
+		}
+	})
+}
+
+// Update changes all or nothing, whichever call fails.
+func TestErrorSweepUpdate(t *testing.T) {
+	box(t, func(t *testing.T) {
+		const first, second = "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"
+		b := controllable(t)
+		set := func(name, value string) string {
+			path := filepath.Join(t.TempDir(), name)
+			must(t, os.WriteFile(path, []byte(`{"unified":{"`+first+`":"`+value+`","`+second+`":"`+value+`"},"devices":[{"allow":false,"access":"rwm"}]}`), 0o644))
+			return path
+		}
+		before, after := set("before", "4194304"), set("after", "8388608")
+		if r := b.husk("update", "-r", before, "c1"); strings.Contains(r.stderr, "controller") {
+			t.Skip("needs the hugetlb controller on cgroup2")
+		}
+		list := b.injections(0, parent, []map[string]int{otherCalls, {"bpf": unix.SYS_BPF}}, "update", "-r", after, "c1")
+		failed := 0
+		sweep(t, len(list), func(n int) bool {
+			b.must("update", "-r", before, "c1")
+			i := list[(n-1)%len(list)]
+			r, _ := b.fail(0, parent, i, unix.EIO, "update", "-r", after, "c1")
+			want := "8388608"
+			if r.code != 0 {
+				failed++
+				want = "4194304"
+			}
+			if file(t, first) != want || file(t, second) != want {
+				t.Errorf("%s number %d failed (exit %d): %s and %s: %s", i.name, i.k, r.code, file(t, first), file(t, second), r.stderr)
+			}
+			return !t.Failed()
+		})
+		if failed == 0 {
+			t.Error("no failure had an effect")
+		}
+		t.Logf("%d of %d calls matter", failed, len(list))
+	})
+}
