@@ -225,4 +225,3 @@ func read(t *testing.T, path string) []byte {
 	}
 	return data
 }
-

@@ -73,11 +73,8 @@ func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	}
 	defer func() { _ = unix.Munmap(page) }()
 	v := (*verdict)(unsafe.Pointer(&page[0]))
-	h := &lastHalf{last: l, verdict: v}
-	h.lay()
-	beforeFork()
-	n, errno := h.fork()
-	afterFork()
+	h := &half{last: l, verdict: v, argv: l.Argv, envv: l.Envp, report: uintptr(l.Conn)}
+	n, errno := h.bear()
 	goruntime.KeepAlive(h)
 	switch {
 	case errno != 0:
@@ -93,28 +90,35 @@ func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	return int(n), answers, nil
 }
 
-// lastHalf is the child's half of Start. The rules of child.go hold here too.
-type lastHalf struct {
-	half
-	last    *Last
-	verdict *verdict
-}
-
-func (h *lastHalf) lay() {
-	h.report = uintptr(h.last.Conn)
-	const flags = unix.CLONE_PARENT | unix.CLONE_VFORK
-	h.args.flags = flags
+// bear clones the process. It shares the caller's memory where it can (see setMemory);
+// nobody but the caller's own executable has left anything in there.
+func (h *half) bear() (pid uintptr, errno syscall.Errno) {
+	h.args.flags = unix.CLONE_PARENT | unix.CLONE_VFORK
 	if h.last.Cgroup >= 0 {
 		h.args.flags |= unix.CLONE_INTO_CGROUP
 		h.args.cgroup = uint64(h.last.Cgroup)
 	}
-	h.argv, h.envv = h.last.Argv, h.last.Envp
+	shared := canShare && !h.last.Legacy
+	if shared {
+		h.args.flags |= unix.CLONE_VM
+		h.setStack()
+	}
+	beforeFork()
+	if shared {
+		var e uintptr
+		pid, e = cloneShared(&h.args, unsafe.Sizeof(h.args), h)
+		errno = syscall.Errno(e)
+	} else {
+		pid, errno = h.forkLast()
+	}
+	afterFork()
+	return pid, errno
 }
 
 //go:noinline
 //go:norace
 //go:nosplit
-func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
+func (h *half) forkLast() (pid uintptr, errno syscall.Errno) {
 	if h.last.Legacy {
 		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(h.args.flags)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	} else {
@@ -127,11 +131,11 @@ func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
 	return 0, 0 // not reached
 }
 
-// run is the life of the process.
+// finish is the life of the process. The rules of this package's child hold here too.
 //
 //go:nosplit
 //go:norace
-func (h *lastHalf) run() {
+func (h *half) finish() {
 	v := h.verdict
 	v.born = 1
 	if h.last.Cgroup >= 0 {

@@ -266,6 +266,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	}
 	if j.last != nil {
 		flags &^= unix.CLONE_NEWPID
+		j.spawn.Unseen = true
 	}
 	if flags != 0 {
 		j.spawn.Join = []namespaces.Join{{Flag: flags, FD: j.init}}
@@ -607,9 +608,6 @@ func reap(p *namespaces.Process) (siginfo, error) {
 func (j *joining) finish() (int, error) {
 	if j.last == nil {
 		j.child, j.proc = nil, j.child
-	} else {
-		_, _ = reap(j.child)
-		j.child = nil
 	}
 	err := writePidFile(j.o.PidFile, j.proc.PID)
 	if err == nil {
@@ -620,10 +618,15 @@ func (j *joining) finish() (int, error) {
 		j.abandon()
 		return -1, err
 	}
-	if j.o.Detach {
-		return 0, nil
+	status := 0
+	if !j.o.Detach {
+		status, err = j.wait()
 	}
-	return j.wait()
+	if j.child != nil {
+		_, _ = reap(j.child) // it has nothing left to do
+		j.child = nil
+	}
+	return status, err
 }
 
 func (j *joining) wait() (int, error) {
