@@ -93,6 +93,8 @@ func probe(mode string) {
 		c.Recv(time.Time{})
 	case "inherit":
 		inherit(c)
+	case "last":
+		startLast(c)
 	default:
 		os.Exit(4)
 	}

@@ -101,10 +101,12 @@ type joining struct {
 	steps []Step
 	last  *Step // opLast, if the child is not the payload
 	apart bool  // the child stays outside of the cgroup too
-	oom   *int  // oom_score_adj
-	conn  *namespaces.Conn
-	child *namespaces.Process
-	proc  *namespaces.Process // the payload
+
+	tracers bool // processes of the container may reach the payload before it executes
+	oom     *int // oom_score_adj
+	conn    *namespaces.Conn
+	child   *namespaces.Process
+	proc    *namespaces.Process // the payload
 }
 
 // open finds the container and compiles what is to be done. It changes nothing.
@@ -289,6 +291,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 // divide decides whether the payload is a process of its own, and what the child of ours
 // must be part of in order to make it.
 func (j *joining) divide(k *kept, proc *specs.Process) {
+	j.tracers = k.Tracers
 	userNS := k.Namespaces&unix.CLONE_NEWUSER != 0
 	if k.Namespaces&unix.CLONE_NEWPID == 0 || userNS && k.Joined&unix.CLONE_NEWPID != 0 {
 		return
@@ -416,20 +419,24 @@ func (j *joining) sendPlan() error {
 	}
 	defer unix.Close(proc)
 	fds := []int{proc, j.init}
-	if j.apart {
+	switch {
+	case j.apart && j.tracers:
 		group, err := alone(j.group)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(group)
 		fds = append(fds, group)
+	case j.apart:
+		fds = append(fds, j.group.FD())
 	}
 	return j.conn.Send(msgPlan, encodeSteps(j.steps), fds...)
 }
 
 // alone opens the cgroup's directory as a read-only mount of its own, attached nowhere.
-// The payload is born with a copy of the descriptor, and closes it first of all; from the
-// directory itself a way would lead up to the host's cgroups.
+// The payload is born with a copy of the descriptor, and closes it first of all; who got
+// hold of it before that would find a way from the directory itself up to the host's
+// cgroups. It takes 0.1 ms to close such a mount.
 func alone(g *cgroups.Group) (int, error) {
 	fd, err := unix.OpenTree(g.FD(), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {

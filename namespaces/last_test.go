@@ -1,0 +1,144 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startLast does in the probe what a message asks for: "legacy calls|paths…", with the
+// cgroup's descriptor. It answers "pid answers… error".
+func startLast(c *Conn) {
+	_, order, fds, err := c.Recv(time.Time{})
+	if err != nil {
+		return
+	}
+	how, paths, _ := strings.Cut(string(order), "|")
+	l := Last{Cgroup: -1, Conn: c.FD(), Legacy: strings.Contains(how, "legacy")}
+	if len(fds) > 0 {
+		l.Cgroup = fds[0]
+	}
+	l.Calls = []Call{{Trap: unix.SYS_SETSID}}
+	if strings.Contains(how, "calls") {
+		l.Calls = append(l.Calls, Call{Trap: unix.SYS_SETSID}) // the second time it is EPERM
+	}
+	if strings.Contains(how, "alone") {
+		c.Send(1, nil)
+		c.Recv(time.Time{}) // EOF
+	}
+	l.Paths = must(syscall.SlicePtrFromStrings(strings.Fields(paths)))
+	l.Paths = l.Paths[:len(l.Paths)-1]
+	l.Argv = must(syscall.SlicePtrFromStrings([]string{"sh", "-c", "exit 7"}))
+	l.Envp = must(syscall.SlicePtrFromStrings(nil))
+	pid, answers, err := l.Start()
+	text := fmt.Sprint(pid)
+	for _, a := range answers {
+		text += " " + unix.ErrnoName(a)
+	}
+	if failed := (*CallError)(nil); errors.As(err, &failed) {
+		text += fmt.Sprint(" call ", failed.Call, " ", unix.ErrnoName(failed.Err))
+	} else if errors.Is(err, ErrStillborn) {
+		text += " stillborn"
+	} else if err != nil {
+		text += " " + err.Error()
+	}
+	c.Send(1, []byte(text))
+}
+
+func TestLast(t *testing.T) {
+	needRoot(t)
+	for name, test := range map[string]struct {
+		order, want string
+		status      int
+	}{
+		"first path":      {"|/bin/sh", "", 7},
+		"second path":     {"|/nowhere/sh /bin/sh", "", 7},
+		"legacy":          {"legacy|/nowhere/sh /bin/sh", "", 7},
+		"no path":         {"|/nowhere/sh /etc/passwd/sh /etc/passwd", " ENOENT ENOTDIR EACCES", 1},
+		"legacy, no path": {"legacy|/nowhere/sh", " ENOENT", 1},
+		"hard error":      {"|/proc/self/status/x /bin /bin/sh", "", 7},
+		"call":            {"calls|/bin/sh", " call 1 EPERM", 1},
+		"legacy call":     {"legacy calls|/bin/sh", " call 1 EPERM", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ch := launch(t, config(0), "last")
+			must(0, ch.conn.Send(1, []byte(test.order)))
+			pid, said := heard(t, ch)
+			if said != test.want {
+				t.Errorf("%q, want %q", said, test.want)
+			}
+			if status := died(t, pid); status.ExitStatus() != test.status {
+				t.Errorf("wait status %#x, want exit %d", status, test.status)
+			}
+			ch.end()
+		})
+	}
+}
+
+// heard returns the pid, of a child of ours, and what else was answered.
+func heard(t *testing.T, ch *child) (pid int, rest string) {
+	t.Helper()
+	_, payload, _, err := ch.conn.Recv(soon())
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, rest, _ := strings.Cut(string(payload), " ")
+	if pid, err = strconv.Atoi(number); err != nil {
+		t.Fatal(err)
+	}
+	if rest != "" {
+		rest = " " + rest
+	}
+	return pid, rest
+}
+
+func died(t *testing.T, pid int) (status unix.WaitStatus) {
+	t.Helper()
+	if _, err := retry(func() (int, error) { return unix.Wait4(pid, &status, 0, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// In a cgroup that was killed once the process does not live to run.
+func TestLastStillborn(t *testing.T) {
+	needRoot(t)
+	group := must(os.Open(killedGroup(t)))
+	defer group.Close()
+	ch := launch(t, config(0), "last")
+	must(0, ch.conn.Send(1, []byte("|/bin/sh"), int(group.Fd())))
+	pid, said := heard(t, ch)
+	status := died(t, pid)
+	if !(said == " stillborn" && status.Signal() == unix.SIGKILL || said == "" && status.ExitStatus() == 7) { // before Linux 6.14
+		t.Errorf("%q, wait status %#x", said, status)
+	}
+	ch.end()
+}
+
+// When nobody is left who wanted it, the process does not execute.
+func TestLastAbandoned(t *testing.T) {
+	needRoot(t)
+	ch := launch(t, config(0), "last")
+	must(0, ch.conn.Send(1, []byte("alone|/bin/sh")))
+	if _, _, _, err := ch.conn.Recv(soon()); err != nil {
+		t.Fatal(err)
+	}
+	ch.conn.Close()
+	var status unix.WaitStatus
+	for {
+		pid := must(retry(func() (int, error) { return unix.Wait4(-1, &status, 0, nil) }))
+		if pid != ch.PID {
+			break
+		}
+	}
+	if status.ExitStatus() != 1 {
+		t.Errorf("wait status %#x", status)
+	}
+}

@@ -1,0 +1,74 @@
+package runtime
+
+import (
+	"encoding/json/jsontext"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func sampleKept() *kept {
+	return &kept{
+		Namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Joined: unix.CLONE_NEWPID, Chroot: true, Keyring: true, Tracers: true,
+		Filter:  &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{"12345678"}, Nums: []int64{4}},
+		Process: jsontext.Value(`{"args":["sh"]}`),
+	}
+}
+
+func TestKeptSurvives(t *testing.T) {
+	for _, want := range []*kept{sampleKept(), {Process: jsontext.Value{}}, {Unmapped: true, Process: jsontext.Value("{}")}} {
+		got, err := decodeKept(want.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	b := sampleKept().encode()
+	for n := range b {
+		if _, err := decodeKept(b[:n]); err == nil {
+			t.Errorf("the first %d of %d bytes were accepted", n, len(b))
+		}
+	}
+	if _, err := decodeKept(append(b, 0)); err == nil {
+		t.Error("a byte too many was accepted")
+	}
+	if _, err := decodeKept([]byte{keptVersion + 1}); err == nil || !strings.Contains(err.Error(), "another version") {
+		t.Error(err)
+	}
+}
+
+// FuzzDecodeKept: the file is ours, but no content of it may panic.
+func FuzzDecodeKept(f *testing.F) {
+	f.Add(sampleKept().encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := decodeKept(b)
+		if err != nil {
+			return
+		}
+		if _, err := decodeKept(k.encode()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The process is kept as it stands in the file, whatever stands around it.
+func TestProcessSource(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"ociVersion":"1.0.0","process" :  {"args": ["a", "}"] } , "root":{}}`: `{"args": ["a", "}"] }`,
+		`{"process":{"cwd":"\"/:"}}`: `{"cwd":"\"/:"}`,
+		`{"process":null}`:           ``,
+		`{}`:                         ``,
+	} {
+		c, err := decodeConfig([]byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(c.process) != want {
+			t.Errorf("%s: %q", config, c.process)
+		}
+	}
+}
