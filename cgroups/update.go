@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -25,7 +26,15 @@ func (g *Group) Update(limits []Limit, then ...func() error) error {
 	}
 	limits = g.order(limits)
 	saved := g.save(limits)
-	err := g.applyAll(limits)
+	less := slices.IndexFunc(limits, func(l Limit) bool { return g.turn(l) == lessMemory })
+	if less < 0 {
+		less = len(limits)
+	}
+	err := g.applyAll(limits[:less])
+	if err == nil && less < len(limits) {
+		g.makeRoom(limits[less].Value, time.Now().Add(roomWait))
+		err = g.applyAll(limits[less:])
+	}
 	for _, step := range then {
 		if err != nil {
 			break
@@ -101,16 +110,51 @@ func lastOf(limits []Limit, file string) (last Limit) {
 	return last
 }
 
+// The turns in which an update writes limits.
+const (
+	moreMemory = iota
+	anyOther
+	lessMemory
+	lessSwap
+)
+
 func (g *Group) turn(l Limit) int {
 	switch {
 	case !isMemory(l):
-		return 1
+		return anyOther
 	case !g.lowers(l):
-		return 0
+		return moreMemory
 	case l.File == "memory.max":
-		return 2
+		return lessMemory
 	}
-	return 3
+	return lessSwap
+}
+
+// roomWait bounds how long an update waits for memory to be written out.
+const roomWait = 5 * time.Second
+
+// makeRoom reclaims what is in use above a limit that comes next, for as long as
+// that makes progress. A write to memory.max does so too, but gives up after a few
+// rounds and kills, even if the pages are on their way to a slow swap device.
+func (g *Group) makeRoom(limit string, deadline time.Time) {
+	target, err := strconv.ParseUint(limit, 10, 64)
+	for nap := firstNap; err == nil && time.Now().Before(deadline); nap = min(2*nap, lastNap) {
+		used, ok := g.number("memory.current")
+		if !ok || used <= target {
+			return
+		}
+		err = write(g.fd, "memory.reclaim", strconv.FormatUint(used-target, 10)+"\n") // Linux 5.19
+		if !errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		err = nil
+		stat, _ := read(g.fd, "memory.stat")
+		writeback, _ := value(stat, "file_writeback")
+		if now, _ := g.number("memory.current"); now >= used && writeback == 0 {
+			return
+		}
+		pollPRI(-1, nap) // there is nothing to wait for but time
+	}
 }
 
 // lowers says that l is below what is in its file; what is not a plain number of

@@ -142,6 +142,27 @@ func TestUpdateOrder(t *testing.T) {
 	}
 }
 
+// TestMakeRoom: it waits for pages that are being written out, and for nothing else.
+func TestMakeRoom(t *testing.T) {
+	g, dir := fake(t, map[string]string{"memory.current": "1000\n", "memory.reclaim": "", "memory.stat": "file_writeback 0\n"})
+	room := func(limit string) string {
+		must(t, os.WriteFile(dir+"/memory.reclaim", nil, 0o644))
+		g.makeRoom(limit, time.Now().Add(20*time.Millisecond))
+		return readFile(t, dir+"/memory.reclaim")
+	}
+	for limit, want := range map[string]string{"600": "400", "1000": "", "1G": "", "max": ""} {
+		if got := room(limit); got != want {
+			t.Errorf("%s: reclaims %q, want %q", limit, got, want)
+		}
+	}
+	must(t, os.Remove(dir+"/memory.reclaim"))
+	begin := time.Now()
+	g.makeRoom("600", begin.Add(time.Minute)) // a kernel without
+	if time.Since(begin) > 10*time.Second {
+		t.Error("waited for nothing")
+	}
+}
+
 // TestCompileInUse: swap counts together with memory, so alone it is relative to what is in force.
 func TestCompileInUse(t *testing.T) {
 	g, dir := fake(t, map[string]string{"memory.max": "1000\n"})
