@@ -131,3 +131,56 @@ func TestErrorSweepUpdate(t *testing.T) {
 		t.Logf("%d of %d calls matter", failed, len(list))
 	})
 }
+
+// An ordinary user controls containers below a cgroup that was delegated to him.
+func TestControlRootless(t *testing.T) {
+	box(t, func(t *testing.T) {
+		const unit = "/sys/fs/cgroup/unit"
+		must(t, os.MkdirAll(unit+"/self", 0o755))
+		for _, name := range []string{"", "/cgroup.procs", "/cgroup.subtree_control", "/self", "/self/cgroup.procs"} {
+			must(t, os.Chown(unit+name, 65534, 65534))
+		}
+		b := newOwnedBundle(t, 65534, func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 65534, Size: 1}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+			s.Linux.CgroupsPath = "/unit/box"
+			s.Mounts = s.Mounts[:1]
+			s.Process.Args = []string{"/bin/sleep", "1000"}
+		})
+		must(t, os.Mkdir("/run/nobody", 0o700))
+		must(t, os.Chown("/run/nobody", 65534, 65534))
+		user := func(command string) result {
+			t.Helper()
+			r := run(t, "sh", "-c", "echo $$ >"+unit+"/self/cgroup.procs; cd /run/nobody; XDG_RUNTIME_DIR=/run/nobody "+
+				"exec setpriv --reuid 65534 --regid 65534 --clear-groups "+runtimePath()+" "+command)
+			if r.code != 0 {
+				t.Errorf("%s: exit %d: %s", command, r.code, r.stderr)
+			}
+			return r
+		}
+		wants := func(command, word string) {
+			t.Helper()
+			if r := user(command); !strings.Contains(r.stdout, word) {
+				t.Errorf("%s: no %s in %s", command, word, r.stdout)
+			}
+		}
+		user("run -d -b " + b.dir + " c1")
+		user("pause c1")
+		wants("state --stats c1", `"status": "paused"`)
+		user("resume c1")
+		wants("ps c1", "sleep 1000")
+		wants("events --stats c1", `"type":"stats"`)
+		path := filepath.Join(t.TempDir(), "devices")
+		must(t, os.WriteFile(path, []byte(`{"devices":[{"allow":false,"access":"rwm"}]}`), 0o644))
+		for dir := path; dir != workRoot; dir = filepath.Dir(dir) {
+			os.Chmod(dir, 0o755)
+		}
+		user("update -r " + path + " c1")
+		user("kill --all c1 KILL")
+		user("delete -f c1")
+		must(t, os.RemoveAll("/run/nobody"))
+		must(t, os.Remove(unit+"/self"))
+		must(t, os.Remove(unit))
+	})
+}

@@ -54,7 +54,8 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 
 // signalAll reaches every process of the container, also when its init is gone; engines
 // rely on that it is no error if nobody is left. SIGKILL goes to the whole cgroup at
-// once; for another signal the cgroup stands still while its processes are counted.
+// once; for another signal the cgroup stands still while its processes are counted. Who is
+// killed at that moment leaves it frozen, as a Pause that is killed does.
 func (e *entry) signalAll(rec *record, sig syscall.Signal) error {
 	g, err := rec.openGroup()
 	if g == nil {

@@ -13,6 +13,9 @@
 //	        EOF: execve succeeded; a packet: why not  ←──────
 //	delete  cgroup.kill → empty → rmdir → poststop hooks → state
 //
+// What else is done to a container that exists (pause, resume, update, ps, events) needs
+// its record and its cgroup only; whoever changes something holds the container's lock.
+//
 // The plan (plan.go) is a list of steps, each with the JSON pointer of the field it
 // comes from; the init (init.go) is one loop with one switch over them. What crosses
 // between the two is in wire.go, what stays on disk in record.go and store.go.
