@@ -143,6 +143,9 @@ func (g *Group) reason(l Limit, err error) error {
 		return g.lacking(l, err)
 	case errors.Is(err, unix.EINVAL):
 		return g.invalid(l, err)
+	case errors.Is(err, unix.ERANGE) && l.Controller() == "cpuset":
+		have, _ := read(g.fd, l.File+".effective")
+		return fmt.Errorf("the groups above have %s: %w", strings.TrimSpace(have), err)
 	case errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "":
 		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
 	case errors.Is(err, unix.ENODEV) && l.Controller() == "io":

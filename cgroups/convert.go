@@ -299,9 +299,25 @@ func unified(r *resources, o *output) {
 			continue
 		}
 		for line := range strings.SplitSeq(strings.TrimRight(r.Unified[file], "\n"), "\n") {
+			if problem := checkValue(file, line); problem != "" {
+				o.failAt(sub, "%q %s", r.Unified[file], problem)
+				break
+			}
 			o.setAt(sub, file, line)
 		}
 	}
+}
+
+// checkValue refuses what the kernel reads as an empty line. For it that is a
+// number, 0: for memory.max the order to kill. A list it clears.
+func checkValue(file, line string) string {
+	switch {
+	case strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+		return "contains control characters"
+	case strings.TrimSpace(line) == "" && !strings.HasPrefix(file, "cpuset."):
+		return "is empty, or a line of it; write a value, or leave the key out"
+	}
+	return ""
 }
 
 // checkFile keeps unified to limits: a key must not leave the directory, and

@@ -193,6 +193,11 @@ func (g *Group) AttachDevices(p Program) error {
 
 func (g *Group) attachDevices(p Program) error {
 	prog, err := loadProgram(p.code)
+	if errors.Is(err, unix.EFAULT) || errors.Is(err, unix.E2BIG) {
+		// What the verifier says of more than 8192 branches in a row, or too many steps.
+		return &FieldError{Field: pointer + "devices", Err: fmt.Errorf(
+			"%d rules are too many for the kernel, which takes a few thousand; merge some by a wildcard: %w", len(p.rules)-len(defaults), err)}
+	}
 	if err != nil {
 		return &FieldError{Field: pointer + "devices", Err: fmt.Errorf("load device program of %d instructions: %w", len(p.code), err)}
 	}

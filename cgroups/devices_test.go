@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math/bits"
 	"math/rand/v2"
 	"os"
@@ -510,6 +511,19 @@ func TestVerifier(t *testing.T) {
 	}
 	if n := openFDs(t); n != fds {
 		t.Errorf("%d descriptors leaked", n-fds)
+	}
+	for i := range int64(20000) {
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(i % 4096), Minor: ptr(i), Access: "r"})
+	}
+	for n, ok := range map[int]bool{4000: true, len(rules): false} {
+		p, err := CompileDevices(rules[:n])
+		must(t, err)
+		err = g.AttachDevices(p)
+		if !ok {
+			wantError(t, err, nil, "/linux/resources/devices", fmt.Sprint(n, " rules are too many"), "wildcard")
+		} else if err != nil {
+			t.Errorf("%d rules: %v", n, err)
+		}
 	}
 	_, err := loadProgram([]instruction{{opMov, 0, 0, 7}})
 	wantError(t, err, unix.EINVAL)

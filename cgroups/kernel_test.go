@@ -123,7 +123,7 @@ func TestKernelCPUSet(t *testing.T) {
 	path := testPath(t)
 	must(t, apply(t, path, `{"cpu":{"cpus":"0","mems":"0"}}`))
 	wantFiles(t, path, map[string]string{"cpuset.cpus": "0", "cpuset.mems": "0", "cpuset.cpus.effective": "0"})
-	wantError(t, apply(t, path, `{"cpu":{"cpus":"65000"}}`), nil, "/linux/resources/cpu/cpus", "65000", "cpuset.cpus")
+	wantError(t, apply(t, path, `{"cpu":{"cpus":"65000"}}`), nil, "/linux/resources/cpu/cpus", "65000", "cpuset.cpus", "the groups above have 0-")
 }
 
 func TestKernelPids(t *testing.T) {

@@ -198,6 +198,10 @@ func TestCompileErrors(t *testing.T) {
 		{`{"unified":{"":"1"}}`, "unified/", "CONTROLLER.PARAMETER"},
 		{`{"unified":{"cgroup.procs":"1"}}`, "unified/cgroup.procs", "under husk's control"},
 		{`{"unified":{"cgroup.kill":"1"}}`, "unified/cgroup.kill", "under husk's control"},
+		{`{"unified":{"memory.max":""}}`, "unified/memory.max", "leave the key out"},
+		{`{"unified":{"hugetlb.2MB.max":" \n"}}`, "unified/hugetlb.2MB.max", "leave the key out"},
+		{`{"unified":{"io.max":"8:0 rbps=1\n\n8:16 rbps=1"}}`, "unified/io.max", "a line of it"},
+		{`{"unified":{"memory.max":"\u0000 5"}}`, "unified/memory.max", "control characters"},
 		{`{"unified":{"memory.high\n":"1"}}`, "unified/memory.high\n", "control characters"},
 	} {
 		_, _, _, err := Compile(parse(t, c.in))
