@@ -30,6 +30,15 @@ const (
 // sweeps watch their own clock.
 const boxTimeout = 3 * time.Minute
 
+// patience stretches what a test waits for by $HUSK_PATIENCE: an emulated machine is
+// slow.
+func patience(d time.Duration) time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("HUSK_PATIENCE")); err == nil && n > 1 {
+		return d * time.Duration(n)
+	}
+	return d
+}
+
 // toolDir holds the compiled helpers. It belongs to the outermost process.
 var toolDir = os.Getenv(envTools)
 

@@ -159,7 +159,7 @@ type result struct {
 }
 
 // commandTimeout bounds every command: husk has no business taking longer.
-const commandTimeout = 20 * time.Second
+var commandTimeout = patience(20 * time.Second)
 
 // run runs a command with its output in files (see the shim in tool.c for why).
 func run(t *testing.T, name string, args ...string) result {
@@ -299,7 +299,7 @@ func (b *bundle) waitFor(id string, status specs.ContainerState) {
 // poll waits until done says so.
 func poll(t *testing.T, done func() bool, what string, args ...any) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience(5 * time.Second))
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for "+what, args...)

@@ -14,8 +14,9 @@
 //
 // Environment:
 //
-//	HUSK       the binary to test; otherwise make builds ../husk
-//	HUSK_TOOLS where probe and tool are; otherwise cc compiles them
-//	CRUN RUNC  reference runtimes for TestOracle
-//	HUSK_FULL  run the sweeps at every system call instead of a sample
+//	HUSK           the binary to test; otherwise make builds ../husk
+//	HUSK_TOOLS     where the compiled helpers are; otherwise cc makes them
+//	CRUN RUNC      reference runtimes for TestOracle
+//	HUSK_FULL      run the sweeps at every system call instead of a sample
+//	HUSK_PATIENCE  multiplies the time that something may take
 package integration

@@ -287,7 +287,7 @@ func cmdWithin(ts *script, neg bool, args []string) {
 	ts.Check(err)
 	start := time.Now()
 	cmdHusk(ts, neg, args[2:])
-	if took := time.Since(start); took > time.Duration(limit)*time.Millisecond {
+	if took := time.Since(start); took > patience(time.Duration(limit)*time.Millisecond) {
 		ts.Fatalf("took %v", took)
 	}
 }
@@ -344,7 +344,7 @@ func cmdPid(ts *script, neg bool, args []string) {
 
 // cmdWaitfor polls: waitfor STATUS ID, or waitfor file PATH, or waitfor gone PID.
 func cmdWaitfor(ts *script, neg bool, args []string) {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience(5 * time.Second))
 	for !reached(ts, args[0], args[1]) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("waited too long")
@@ -369,7 +369,7 @@ func reached(ts *script, what, arg string) bool {
 // cmdWaitgrep polls a file for a line: waitgrep PATTERN FILE
 func cmdWaitgrep(ts *script, neg bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience(5 * time.Second))
 	for {
 		data, _ := os.ReadFile(ts.MkAbs(args[1]))
 		if pattern.Match(data) {

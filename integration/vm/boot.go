@@ -49,7 +49,7 @@ func boot(o *options, kernel, root string, payload *os.File) (int, error) {
 		return 0, err
 	}
 	timer := time.AfterFunc(bootTime, func() { m.cmd.Process.Kill() })
-	c := &talk{json: o.json, kernel: o.kernel, status: -1, ready: func() { timer.Reset(o.timeout) }}
+	c := &talk{json: o.json, name: o.name(), status: -1, ready: func() { timer.Reset(o.timeout) }}
 	err = c.listen(out)
 	waited := m.cmd.Wait()
 	hung := !timer.Stop()
@@ -128,13 +128,21 @@ func (m *machine) disk(path, option string) {
 	m.cmd.Args = append(m.cmd.Args, "-drive", "if=virtio,format=raw,file="+path+","+option)
 }
 
-// accelerator chooses KVM where the processor has what it needs: some machines show
-// the device without.
-func accelerator() []string {
+// haveKVM asks the processor, too: some machines show the device without being able.
+func haveKVM() bool {
 	cpu, _ := os.ReadFile("/proc/cpuinfo")
-	able := bytes.Contains(cpu, []byte(" vmx ")) || bytes.Contains(cpu, []byte(" svm "))
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil && able {
+	if !bytes.Contains(cpu, []byte(" vmx ")) && !bytes.Contains(cpu, []byte(" svm ")) {
+		return false
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err == nil {
 		f.Close()
+	}
+	return err == nil
+}
+
+func accelerator() []string {
+	if haveKVM() {
 		return []string{"-M", "q35", "-accel", "kvm", "-cpu", "host"}
 	}
 	return []string{"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"}
@@ -153,9 +161,9 @@ func (m *machine) fetch() error {
 // A talk is what comes through the port: output, and lines in which the guest tells
 // how far it is.
 type talk struct {
-	json   bool
-	kernel string
-	ready  func()
+	json  bool
+	name  string
+	ready func()
 
 	booted bool
 	status int // of the job; -1: none yet
@@ -199,7 +207,7 @@ func (c *talk) obey(word []string) error {
 		c.ready()
 		fmt.Fprintln(os.Stderr, "vm: Linux", word[1])
 	case "begin":
-		return c.begin("vm-" + c.kernel + "/" + word[1])
+		return c.begin(c.name + "/" + word[1])
 	case "end":
 		return c.end()
 	case "exit":

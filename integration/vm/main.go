@@ -20,6 +20,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,15 +37,17 @@ type options struct {
 	json        bool     // print test events, as go test -json does
 	full        bool     // without -test.short
 	systemd     bool     // boot it
-	verbose     bool
+	cover       bool     // fetch coverage
+	verbose     bool     // print the console
 	timeout     time.Duration
 	memory      int
 }
 
 func main() {
-	status, err := run(parse())
+	o := parse()
+	status, err := run(o)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "vm:", err)
+		o.fail(err)
 		os.Exit(125)
 	}
 	os.Exit(status)
@@ -56,6 +59,7 @@ func parse() *options {
 	flag.StringVar(&o.run, "run", "", "tests to run, as go test takes it")
 	flag.BoolVar(&o.json, "json", false, "print test events")
 	flag.BoolVar(&o.full, "full", false, "not only the short tests")
+	flag.BoolVar(&o.cover, "cover", false, "bring coverage back, of the tests and of husk, and print it")
 	flag.BoolVar(&o.systemd, "systemd", false, "boot systemd and run as its service")
 	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")
@@ -67,6 +71,25 @@ func parse() *options {
 		o.packages = flag.Args()
 	}
 	return o
+}
+
+// fail says what went wrong, to who reads test events as one of those.
+func (o *options) fail(err error) {
+	fmt.Fprintln(os.Stderr, "vm:", err)
+	if o.json {
+		event := map[string]string{"Action": "output", "Package": o.name(), "Output": err.Error() + "\n"}
+		json.NewEncoder(os.Stdout).Encode(event)
+		event["Action"] = "fail"
+		json.NewEncoder(os.Stdout).Encode(event)
+	}
+}
+
+// name tells this machine's results from those of others.
+func (o *options) name() string {
+	if o.systemd {
+		return "vm-" + o.kernel + "-systemd"
+	}
+	return "vm-" + o.kernel
 }
 
 func run(o *options) (int, error) {
@@ -84,8 +107,18 @@ func run(o *options) (int, error) {
 			fmt.Fprintln(os.Stderr, "vm: BOOT RETRIED:", err)
 			continue
 		}
+		if err == nil && o.cover {
+			err = coverage()
+		}
 		return status, err
 	}
+}
+
+// coverage prints what part of each package's statements ran.
+func coverage() error {
+	out, err := output("go", "tool", "covdata", "percent", "-i="+stage+"/out/cover")
+	fmt.Fprint(os.Stderr, out)
+	return err
 }
 
 // images asks images.sh for the directory of a kernel and for the root.

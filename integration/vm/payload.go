@@ -23,7 +23,7 @@ func newPayload(o *options) (*os.File, error) {
 	if err := os.RemoveAll(stage); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"bin", "tools", "src", "out"} {
+	for _, dir := range []string{"bin", "tools", "src", "out/cover"} {
 		if err := os.MkdirAll(filepath.Join(stage, dir), 0o755); err != nil {
 			return nil, err
 		}
@@ -38,14 +38,18 @@ func newPayload(o *options) (*os.File, error) {
 			return nil, err
 		}
 	}
-	if err := errors.Join(buildTools(), copySources()); err != nil {
+	if err := errors.Join(buildHusk(o), buildTools(), copySources()); err != nil {
 		return nil, err
 	}
 	guest, err := os.ReadFile("integration/vm/guest.sh")
 	if err != nil {
 		return nil, err
 	}
-	job = "export HUSK=/husk/bin/husk HUSK_TOOLS=/husk/tools\n" + job + "\n"
+	environment := "export HUSK=/husk/bin/husk HUSK_TOOLS=/husk/tools GOCOVERDIR=/husk/out/cover"
+	if !haveKVM() {
+		environment += " HUSK_PATIENCE=5"
+	}
+	job = environment + "\n" + job + "\n"
 	if err := os.WriteFile(stage+"/job", []byte(job), 0o644); err != nil {
 		return nil, err
 	}
@@ -86,6 +90,9 @@ func testPackages(patterns []string) ([]string, error) {
 // buildTests compiles them and returns the script that runs one after the other.
 func buildTests(o *options, packages []string) (string, error) {
 	build := []string{"test", "-c", "-o", stage + "/bin/"}
+	if o.cover {
+		build = append(build, "-cover")
+	}
 	var script strings.Builder
 	script.WriteString(`
 status=0
@@ -107,6 +114,9 @@ t() {
 	for _, p := range packages {
 		build = append(build, "./"+p)
 		args := []string{"t", p, "/husk/bin/" + path.Base(p) + ".test", verbose, "-test.timeout=" + o.timeout.String()}
+		if o.cover {
+			args = append(args, "-test.gocoverdir=/husk/out/cover")
+		}
 		if !o.full {
 			args = append(args, "-test.short")
 		}
@@ -120,8 +130,8 @@ t() {
 	return script.String(), err
 }
 
-// buildTools compiles husk and what the tests run inside and around containers.
-func buildTools() error {
+// buildHusk takes $HUSK or makes one; to see what is covered it has to be another.
+func buildHusk(o *options) error {
 	husk := os.Getenv("HUSK")
 	if husk == "" {
 		if _, err := output("make", "-s", "husk"); err != nil {
@@ -129,9 +139,16 @@ func buildTools() error {
 		}
 		husk = "husk"
 	}
-	if _, err := output("cp", "-L", husk, stage+"/bin/husk"); err != nil {
+	if o.cover {
+		_, err := output("env", "CGO_ENABLED=0", "go", "build", "-cover", "-coverpkg=./...", "-o", stage+"/bin/husk", "./cmd/husk")
 		return err
 	}
+	_, err := output("cp", "-L", husk, stage+"/bin/husk")
+	return err
+}
+
+// buildTools compiles what the tests run inside and around containers.
+func buildTools() error {
 	sources, err := filepath.Glob("integration/probe/*.c")
 	if err != nil {
 		return err
