@@ -60,7 +60,7 @@ run: ## install what is missing, build, and run a container
 
 .PHONY: test
 test: ## install what tests need and run all of them
-	@.ci/setup.sh build run test
+	@.ci/setup.sh build run test vm
 	@$(MAKE) --no-print-directory lint husk
 	@.ci/test.sh all
 

@@ -1,42 +1,56 @@
 #!/bin/sh
-# Runs the tests: "quick" for make check, "all" for make test, "vm" for those in a VM.
+# Runs the tests: "quick" for make check, "all" for make test, "vm" for those in
+# virtual machines, which are a part of all. KERNEL, PKG and RUN choose among these.
 set -eu
 cd "$(dirname "$0")/.."
 export GOTOOLCHAIN=auto # as in the Makefile, for calls by hand
-short=
-[ "$1" = all ] || short=-short
-private=
-if [ "$(id -u)" = 0 ]; then
-	private='unshare --mount' # no test shall reach the machine's mounts
-else
-	echo 'test: LEFT OUT without root: whatever needs mounts, devices or cgroups of its own (listed below as skipped)' >&2
-fi
 HUSK=$PWD/husk
 export HUSK
 
-# in_vm KERNEL PACKAGES... runs their tests in a virtual machine.
+# native runs them on this machine's kernel, with what it has.
+native() {
+	private=
+	if [ "$(id -u)" = 0 ]; then
+		private='unshare --mount' # no test shall reach the machine's mounts
+	else
+		echo 'test: LEFT OUT without root: whatever needs mounts, devices or cgroups of its own (listed below as skipped)'
+	fi
+	# shellcheck disable=SC2046,SC2086 # lists of words
+	$private go test -json "$@" -timeout 10m $(go list ./... | grep -v /integration) || true
+	$private go test -json "$@" -timeout 60m ./integration/... || true
+}
+
+# in_vm KERNEL ARGS... runs them with another one, which has all of cgroup v2.
 in_vm() {
 	kernel=$1
 	shift
 	for tool in qemu-system-x86_64 mmdebstrap mke2fs; do
 		command -v $tool >/dev/null || missing=$tool
 	done
-	[ "$(id -u)" = 0 ] || missing='being root, which makes the images'
+	[ "$(id -u)" = 0 ] || missing='being root, which the making of images needs'
 	if [ -n "${missing:-}" ]; then
-		echo "test: LEFT OUT without $missing: the tests in a VM with $kernel" >&2
+		echo "test: LEFT OUT without $missing: the tests in a VM with $kernel's kernel"
 		return
 	fi
-	go run ./integration/vm -json -kernel "$kernel" -run "${RUN:-}" "$@" || true
+	go run ./integration/vm -json -kernel "$kernel" "$@" || true
 }
 
-if [ "$1" = vm ]; then
-	# shellcheck disable=SC2086 # a list of words
-	in_vm "${KERNEL:-bookworm}" ${PKG:-} 2>&1 | go run .ci/report.go
-	exit
-fi
+# An emulated processor is slow: everything on the oldest kernel, what differs between
+# kernels on the newest, what needs systemd with systemd.
+vms() {
+	if [ -n "${KERNEL:-}${PKG:-}${RUN:-}" ]; then
+		# shellcheck disable=SC2086 # a list of words
+		in_vm "${KERNEL:-bookworm}" -run "${RUN:-}" ${PKG:-}
+		return
+	fi
+	in_vm bookworm -cover
+	in_vm sid ./cgroups
+	in_vm sid -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|ps|report|state|update)' ./integration
+	in_vm sid -systemd -run 'Real|Systemd' ./cgroups/systemd ./integration
+}
 
-# shellcheck disable=SC2046,SC2086 # lists of words
-{
-	$private go test -json $short -timeout 10m $(go list ./... | grep -v /integration) || true
-	$private go test -json $short -timeout 60m ./integration/... || true
-} 2>&1 | go run .ci/report.go
+case $1 in
+quick) native -short ;;
+all) native && vms ;;
+vm) vms ;;
+esac 2>&1 | go run .ci/report.go

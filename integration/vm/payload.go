@@ -45,7 +45,7 @@ func newPayload(o *options) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	environment := "export HUSK=/husk/bin/husk HUSK_TOOLS=/husk/tools GOCOVERDIR=/husk/out/cover"
+	environment := "export HUSK=/husk/bin/husk HUSK_TOOLS=/husk/tools CRUN=/usr/bin/crun GOCOVERDIR=/husk/out/cover"
 	if !haveKVM() {
 		environment += " HUSK_PATIENCE=5"
 	}
