@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -76,6 +77,9 @@ func launch(s *namespaces.Config) (proc *namespaces.Process, conn *namespaces.Co
 	keepOnExec(s.Inherit, false)
 	if err != nil {
 		_ = conn.Close()
+		if e, ok := errors.AsType[*Error](err); ok { // of Config.Place, ours
+			return nil, nil, e
+		}
 		return nil, nil, at("/linux/namespaces", "", err)
 	}
 	return proc, conn, nil

@@ -126,12 +126,12 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	if err := rec.end(); err != nil {
 		return err
 	}
-	if rec.Cgroup != "" {
+	if rec.ownsCgroup() {
 		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
 			return err
 		}
+		r.stopUnit(rec)
 	}
-	r.stopUnit(rec)
 	state := rec.hookState(specs.StateStopped)
 	for k, h := range rec.Poststop {
 		if err := runHook(newHookCall(h, state)); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/cgroups/systemd"
+	"golang.org/x/sys/unix"
 )
 
 // busPatience bounds a conversation with systemd.
@@ -23,7 +24,18 @@ func (c *creation) connect(u systemd.Unit) (cgroup string, err error) {
 	if c.manager, err = u.Connect(time.Now().Add(busPatience)); err != nil {
 		return "", err
 	}
-	return c.manager.Path(u)
+	if cgroup, err = c.manager.Path(u); err != nil || u.IsSlice() {
+		return cgroup, err
+	}
+	// That of a scope has to be new. Nothing is started, nor stopped, before that is seen.
+	if g, err := cgroups.Open(cgroup); err == nil {
+		defer g.Close()
+		if g.Populated() {
+			pids, _ := g.Procs()
+			return "", &cgroups.BusyError{Group: cgroup, PIDs: pids, Err: unix.EBUSY}
+		}
+	}
+	return cgroup, nil
 }
 
 // unitProperties reads those annotations that the operator allows. Annotations may come
@@ -59,7 +71,9 @@ func (c *creation) placeUnit(pid int) error {
 		c.rec.Cgroup, c.rec.CgroupMade, c.rec.Unit = "", nil, "" // whatever is there is not ours
 		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
 	}
-	c.rec.Cgroup, c.rec.owned = path, true
+	if c.rec.owned = true; path != c.rec.Cgroup {
+		c.rec.Cgroup, c.rec.CgroupMade = path, []string{path}
+	}
 	if c.group, err = cgroups.Open(path); err != nil {
 		return at("/linux/cgroupsPath", path, err)
 	}
@@ -77,9 +91,10 @@ func (c *creation) properties(late bool) []systemd.Property {
 }
 
 // stopUnit makes systemd forget the unit of a container whose cgroup is gone. It does so
-// by itself when it looks, so that a systemd that does not answer is no reason to fail.
+// by itself when it looks, so that a systemd that does not answer is no reason to fail. A
+// slice that was there before stays, and with it whatever else is in it.
 func (r *Runtime) stopUnit(rec *record) {
-	if rec.Unit == "" {
+	if rec.Unit == "" || !slices.Contains(rec.CgroupMade, rec.Cgroup) {
 		return
 	}
 	m, err := rec.unit().Connect(time.Now().Add(busPatience))
