@@ -46,7 +46,7 @@ vms() {
 	in_vm bookworm -cover
 	in_vm sid ./cgroups
 	in_vm sid -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|ps|report|state|update)' ./integration
-	in_vm sid -systemd -run 'Real|Systemd' ./cgroups/systemd ./integration
+	in_vm sid -systemd -run 'Real|Systemd|TestLimit' ./cgroups/systemd ./integration
 }
 
 case $1 in

@@ -60,6 +60,10 @@ func TestMain(m *testing.M) {
 // tests run beside one another unless the caller wants to be alone.
 func box(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	if systemdDriver {
+		underSystemd(t, f)
+		return
+	}
 	if os.Getenv(envTest) == "" {
 		t.Parallel()
 		runBox(t)
@@ -71,6 +75,10 @@ func box(t *testing.T, f func(t *testing.T)) {
 // quietBox is box for tests that measure time: nothing runs beside them.
 func quietBox(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	if systemdDriver {
+		underSystemd(t, f)
+		return
+	}
 	if os.Getenv(envTest) == "" {
 		runBox(t)
 		return

@@ -210,7 +210,7 @@ func runtimePath() string { return tool("runtime") }
 // husk runs the runtime in the bundle.
 func (b *bundle) husk(args ...string) result {
 	b.t.Helper()
-	return b.with(runtimePath(), args...)
+	return b.with(runtimePath(), append(driverFlags(), args...)...)
 }
 
 // with runs another runtime in the bundle.

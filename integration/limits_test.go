@@ -69,7 +69,7 @@ func (r room) guestAs(group, resources string, edit func(*specs.Spec), args ...s
 	r.t.Helper()
 	g := r.prepare(group, resources, edit, args...)
 	// What husk and the hog say goes to one file: the hog keeps it open.
-	cmd := exec.Command(runtimePath(), "run", "-d", g.id)
+	cmd := exec.Command(runtimePath(), append(driverFlags(), "run", "-d", g.id)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, g.out, g.out
 	if err := cmd.Run(); err != nil {
 		r.t.Fatalf("run %s: %v: %s", g.id, err, readString(r.t, g.out.Name()))
@@ -85,7 +85,7 @@ func (r room) prepare(group, resources string, edit func(*specs.Spec), args ...s
 	g.out, err = os.Create(filepath.Join(r.dir, g.id+".out"))
 	must(r.t, err)
 	r.write(func(s *specs.Spec) {
-		s.Linux.CgroupsPath = group
+		s.Linux.CgroupsPath, g.group = driverPath(group)
 		s.Process.Args = args
 		if !strings.HasPrefix(args[0], "/") {
 			s.Process.Args = append([]string{"/hog"}, args...)

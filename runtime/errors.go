@@ -116,6 +116,7 @@ var hints = []struct {
 	{cause: ErrRunning, hint: "husk exec runs another process in it"},
 	{cause: ErrStopped, hint: "delete it and create it again: husk delete ID"},
 	{cause: syscall.EBUSY, field: "/linux/cgroupsPath", hint: "the cgroup is in use: set another cgroupsPath, or end the processes in it"},
+	{cause: syscall.ENOENT, field: "/linux/cgroupsPath", text: "systemd", hint: "is systemd running, and its bus to be reached from here? Without it: husk --cgroup-manager cgroupfs"},
 	{cause: syscall.EROFS, field: "/linux/cgroupsPath", hint: "cgroups are mounted read-only: remount them read-write, or do without limits by husk --cgroup-manager disabled"},
 	{cause: ErrBusy, hint: "another husk command works on this container; try again when it has ended"},
 	{cause: syscall.ENOEXEC, field: "/process", hint: "the file is neither a program of this machine's architecture nor a script that starts with #!"},

@@ -43,6 +43,7 @@ func TestHints(t *testing.T) {
 		{"", ErrRunning, "husk exec runs"},
 		{"", ErrStopped, "delete it and create it again"},
 		{"/linux/cgroupsPath", &cgroups.BusyError{Group: "/g", Err: syscall.EBUSY}, "the cgroup is in use"},
+		{"/linux/cgroupsPath", fmt.Errorf("connect to systemd: %w", syscall.ENOENT), "is systemd running"},
 		{"/linux/cgroupsPath", syscall.EROFS, "cgroups are mounted read-only"},
 		{"", ErrBusy, "another husk command"},
 		{"/process/args/0", syscall.ENOEXEC, "the file is neither"},

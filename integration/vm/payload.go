@@ -49,6 +49,9 @@ func newPayload(o *options) (*os.File, error) {
 	if !haveKVM() {
 		environment += " HUSK_PATIENCE=5"
 	}
+	if o.systemd {
+		environment += " HUSK_DRIVER=systemd"
+	}
 	job = environment + "\n" + job + "\n"
 	if err := os.WriteFile(stage+"/job", []byte(job), 0o644); err != nil {
 		return nil, err
