@@ -18,9 +18,6 @@ import (
 // failed. That is worth a second try; whatever comes later is a result.
 var errNoBoot = errors.New("the machine died before the tests began")
 
-// bootTime is what a kernel may take to reach our job: three seconds are usual.
-const bootTime = 3 * time.Minute
-
 // boot runs one machine to its end and returns the job's exit status.
 func boot(o *options, kernel, root string, payload *os.File) (int, error) {
 	console, err := unnamed(0)
@@ -48,7 +45,7 @@ func boot(o *options, kernel, root string, payload *os.File) (int, error) {
 	if err := m.cmd.Start(); err != nil {
 		return 0, err
 	}
-	timer := time.AfterFunc(bootTime, func() { m.cmd.Process.Kill() })
+	timer := time.AfterFunc(o.bootTime, func() { m.cmd.Process.Kill() })
 	c := &talk{json: o.json, name: o.name(), status: -1, ready: func() { timer.Reset(o.timeout) }}
 	err = c.listen(out)
 	waited := m.cmd.Wait()

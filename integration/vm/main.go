@@ -26,24 +26,27 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"time"
 )
 
 type options struct {
 	kernel, run string
-	packages    []string // to test
-	command     []string // to run instead
-	json        bool     // print test events, as go test -json does
-	full        bool     // without -test.short
-	systemd     bool     // boot it
-	cover       bool     // fetch coverage
-	verbose     bool     // print the console
+	packages    []string      // to test
+	command     []string      // to run instead
+	json        bool          // print test events, as go test -json does
+	full        bool          // without -test.short
+	systemd     bool          // boot it
+	cover       bool          // fetch coverage
+	verbose     bool          // print the console
+	bootTime    time.Duration // what a kernel may take to reach our job: three seconds are usual
 	timeout     time.Duration
 	memory      int
 }
 
 func main() {
+	runtime.LockOSThread() // the machine is to die with the thread that started it
 	o := parse()
 	status, err := run(o)
 	if err != nil {
@@ -54,7 +57,7 @@ func main() {
 }
 
 func parse() *options {
-	o := &options{}
+	o := &options{bootTime: 3 * time.Minute}
 	flag.StringVar(&o.kernel, "kernel", "bookworm", "Debian `suite` whose kernel to boot, or the path of a vmlinuz")
 	flag.StringVar(&o.run, "run", "", "tests to run, as go test takes it")
 	flag.BoolVar(&o.json, "json", false, "print test events")
@@ -101,17 +104,20 @@ func run(o *options) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for attempt := 1; ; attempt++ {
-		status, err := boot(o, kernel, root, p)
-		if errors.Is(err, errNoBoot) && attempt == 1 {
-			fmt.Fprintln(os.Stderr, "vm: BOOT RETRIED:", err)
-			continue
-		}
-		if err == nil && o.cover {
-			err = coverage()
-		}
-		return status, err
+	defer p.Close()
+	return bootOnceOrTwice(o, kernel, root, p)
+}
+
+func bootOnceOrTwice(o *options, kernel, root string, p *os.File) (int, error) {
+	status, err := boot(o, kernel, root, p)
+	if errors.Is(err, errNoBoot) {
+		fmt.Fprintln(os.Stderr, "vm: BOOT RETRIED:", err)
+		status, err = boot(o, kernel, root, p)
 	}
+	if err == nil && o.cover {
+		err = coverage()
+	}
+	return status, err
 }
 
 // coverage prints what part of each package's statements ran.

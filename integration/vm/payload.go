@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // defaultPackages ask the kernel something.
@@ -116,7 +117,7 @@ t() {
 	}
 	for _, p := range packages {
 		build = append(build, "./"+p)
-		args := []string{"t", p, "/husk/bin/" + path.Base(p) + ".test", verbose, "-test.timeout=" + o.timeout.String()}
+		args := []string{"t", p, "/husk/bin/" + path.Base(p) + ".test", verbose, "-test.timeout=" + (o.timeout - time.Minute).String()}
 		if o.cover {
 			args = append(args, "-test.gocoverdir=/husk/out/cover")
 		}
