@@ -38,6 +38,10 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 	if all {
 		return e.signalAll(rec, sig)
 	}
+	return rec.signalInit(sig)
+}
+
+func (rec *record) signalInit(sig syscall.Signal) error {
 	pidfd, err := rec.Init.handle()
 	if err == errForeign {
 		return err
@@ -58,7 +62,14 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 // killed at that moment leaves it frozen, as a Pause that is killed does.
 func (e *entry) signalAll(rec *record, sig syscall.Signal) error {
 	g, err := rec.openGroup()
+	if err != nil {
+		return err
+	}
 	if g == nil {
+		// Somebody may have moved the init elsewhere and removed the cgroup.
+		if err = rec.signalInit(sig); err == ErrNotRunning {
+			err = nil
+		}
 		return err
 	}
 	defer g.Close()

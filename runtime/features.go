@@ -41,6 +41,8 @@ func SupportedFeatures() *features.Features {
 			NetDevices:      &features.NetDevices{Enabled: &no},
 		},
 		Annotations: map[string]string{},
+		// With the operator's leave: see Runtime.UnitProperties.
+		PotentiallyUnsafeConfigAnnotations: []string{unitProperty},
 	}
 }
 

@@ -9,9 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outOfMemory explains the death of a process of group g by the kernel's OOM killer; it
-// returns nil if that has killed none. Limits, if known, tell which field is to blame.
+// outOfMemory explains the death of a process of ours in group g by the kernel's OOM
+// killer; it returns nil if that has killed none. Limits, if known, tell which field is to
+// blame.
 func outOfMemory(who string, g *cgroups.Group, limits []cgroups.Limit) error {
+	return memoryError(g, limits, func(limit string, _ uint64) string { return who + " was killed by " + limit })
+}
+
+// memoryError blames the limit that the group reached, or one above it, if the kernel has
+// killed a process for it; text is told which, and how many it has killed.
+func memoryError(g *cgroups.Group, limits []cgroups.Limit, text func(limit string, kills uint64) string) error {
 	if g == nil || !g.OOMKilled() {
 		return nil
 	}
@@ -21,24 +28,25 @@ func outOfMemory(who string, g *cgroups.Group, limits []cgroups.Limit) error {
 	}
 	m, peak := s.Memory, ""
 	if m.Peak != nil {
-		peak = fmt.Sprintf(", its peak was %d", *m.Peak)
+		peak = fmt.Sprintf("; its peak was %d", *m.Peak)
 	}
 	if m.Events.OOM == 0 || m.Limit == math.MaxUint64 {
 		return &Error{
-			Err:  fmt.Errorf("%s was killed by the kernel for want of memory, though not by a limit of the container%s", who, peak),
+			Err:  errors.New(text("a memory limit above the container's", m.Events.OOMKill) + peak),
 			Hint: "a cgroup above the container's reached its memory.max, or the machine has no memory left",
 		}
 	}
-	field := "/linux/resources/memory/limit"
+	e := &Error{
+		Field: "/linux/resources/memory/limit",
+		Err:   errors.New(text(fmt.Sprintf("the memory limit of %d bytes", m.Limit), m.Events.OOMKill) + peak),
+		Hint:  "raise the limit, or let the container swap (/linux/resources/memory/swap)",
+	}
 	for _, l := range limits {
 		if l.File == "memory.max" {
-			field = l.Field
+			e.Field = l.Field
 		}
 	}
-	return &Error{
-		Field: field, Err: fmt.Errorf("%s was killed by the memory limit of %d bytes%s", who, m.Limit, peak),
-		Hint: "raise the limit, or let the container swap (/linux/resources/memory/swap)",
-	}
+	return e
 }
 
 // outOfMemory is asked of a container that is only known by its record.
@@ -51,12 +59,20 @@ func (rec *record) outOfMemory() error {
 	return outOfMemory("the container's init", g, nil)
 }
 
-// mourn warns of a process that was not killed by anybody who would know why.
+// mourn warns of a process that was killed when the memory limit has killed some. Who
+// killed this one nobody can tell for sure: SIGKILL says not where it comes from.
 func (c *creation) mourn(info siginfo) {
 	if info.signal != int(unix.SIGKILL) {
 		return
 	}
-	if err := outOfMemory("the process", c.group, c.plan.Limits); err != nil {
+	err := memoryError(c.group, c.plan.Limits, func(limit string, kills uint64) string {
+		victims := "1 process"
+		if kills > 1 {
+			victims = fmt.Sprintf("%d processes", kills)
+		}
+		return fmt.Sprintf("the process was killed; %s has killed %s of the container", limit, victims)
+	})
+	if err != nil {
 		c.warn(wrap("run", c.rec.ID, err).Error())
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// busPatience bounds a conversation with systemd.
-const busPatience = 25 * time.Second
+// How long systemd may keep a command waiting, in all, and where it is not needed.
+const (
+	busPatience  = 20 * time.Second
+	stopPatience = 4 * time.Second
+)
 
 // unitProperty begins the annotations that set a property of the systemd unit.
 const unitProperty = "org.systemd.property."
@@ -21,7 +24,7 @@ func (c *creation) connect(u systemd.Unit) (cgroup string, err error) {
 	if c.extra, err = c.unitProperties(); err != nil {
 		return "", err
 	}
-	if c.manager, err = u.Connect(time.Now().Add(busPatience)); err != nil {
+	if c.manager, err = u.Connect(busPatience); err != nil {
 		return "", err
 	}
 	if cgroup, err = c.manager.Path(u); err != nil || u.IsSlice() {
@@ -97,7 +100,7 @@ func (r *Runtime) stopUnit(rec *record) {
 	if rec.Unit == "" || !slices.Contains(rec.CgroupMade, rec.Cgroup) {
 		return
 	}
-	m, err := rec.unit().Connect(time.Now().Add(busPatience))
+	m, err := rec.unit().Connect(stopPatience)
 	if err == nil {
 		defer m.Close()
 		err = m.Stop(rec.unit())
@@ -121,7 +124,7 @@ func (rec *record) setUnit(properties []systemd.Property) error {
 	if len(properties) == 0 {
 		return nil
 	}
-	m, err := rec.unit().Connect(time.Now().Add(busPatience))
+	m, err := rec.unit().Connect(busPatience)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func newFake(t *testing.T, bus bool) *fake {
 // connect gives a manager whose patience fits a test.
 func (f *fake) connect() *Manager {
 	f.t.Helper()
-	m, err := connect([]address{f.addr}, time.Now().Add(5*time.Second))
+	m, err := connect([]address{f.addr}, 5*time.Second)
 	if err != nil {
 		f.t.Fatal(err)
 	}

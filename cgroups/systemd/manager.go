@@ -10,12 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long all waits of a manager may take together, and how long it takes at most to undo
-// what it began. On a mute systemd a command costs under 30 s, however much it asks.
-const (
-	patience     = 25 * time.Second
-	undoPatience = 4 * time.Second
-)
+// undoPatience is how long it takes at most to undo what was begun.
+const undoPatience = 4 * time.Second
 
 // Manager is a connection to systemd: the system's manager or the user's.
 type Manager struct {
@@ -26,24 +22,20 @@ type Manager struct {
 	version        int
 }
 
-// Connect reaches the manager of u before deadline. Who waits for it afterwards does so
-// for 25 s at most, the time to connect included.
-func (u Unit) Connect(deadline time.Time) (*Manager, error) {
-	m, err := connect(addresses(u.User), deadline)
+// Connect reaches the manager of u. Patience is how long all waits for it may take
+// together, this one included, so that on a mute systemd a command costs no more than that
+// and the four seconds in which a failed Start is undone, however much it asks.
+func (u Unit) Connect(patience time.Duration) (*Manager, error) {
+	m, err := connect(addresses(u.User), patience)
 	if err != nil {
 		return nil, &Error{Op: "reach systemd for", Unit: u.Name, Err: err}
 	}
 	return m, nil
 }
 
-// Connect reaches the system's manager, or that of the user who calls.
-func Connect(user bool, deadline time.Time) (*Manager, error) {
-	return connect(addresses(user), deadline)
-}
-
-func connect(addrs []address, deadline time.Time) (*Manager, error) {
+func connect(addrs []address, patience time.Duration) (*Manager, error) {
 	start := time.Now()
-	bus, err := dial(addrs, deadline)
+	bus, err := dial(addrs, start.Add(patience))
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func TestMute(t *testing.T) {
 				})
 			}
 			start := time.Now()
-			m, err := connect([]address{f.addr}, start.Add(100*time.Millisecond))
+			m, err := connect([]address{f.addr}, 100*time.Millisecond)
 			if err == nil {
 				defer m.Close()
 				m.patience, m.undo = 150*time.Millisecond, 50*time.Millisecond
@@ -209,13 +209,13 @@ func TestMuteQueue(t *testing.T) {
 	must(t, unix.Listen(fd, 0))
 	start := time.Now()
 	for range 3 {
-		_, err = connect([]address{{path, false}}, time.Now().Add(100*time.Millisecond))
+		_, err = connect([]address{{path, false}}, 100*time.Millisecond)
 		wantError(t, err, os.ErrDeadlineExceeded, path)
 	}
 	if d := time.Since(start); d > 2*time.Second {
 		t.Errorf("took %v", d)
 	}
-	_, err = connect([]address{{path, false}}, time.Now().Add(-time.Second))
+	_, err = connect([]address{{path, false}}, -time.Second)
 	wantError(t, err, os.ErrDeadlineExceeded, path)
 }
 
@@ -224,7 +224,7 @@ func TestConnectErrors(t *testing.T) {
 	must(t, os.WriteFile(dir+"/file", nil, 0o600))
 	long := dir + "/" + strings.Repeat("x", 120)
 	start := time.Now()
-	_, err := connect([]address{{dir + "/none", false}, {dir + "/file", true}, {long, true}}, start.Add(200*time.Millisecond))
+	_, err := connect([]address{{dir + "/none", false}, {dir + "/file", true}, {long, true}}, 200*time.Millisecond)
 	wantError(t, err, unix.ENOENT, dir+"/none", "connect to systemd")
 	wantError(t, err, unix.ECONNREFUSED, dir+"/file")
 	wantError(t, err, unix.EINVAL, long)
@@ -232,13 +232,13 @@ func TestConnectErrors(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 	f := newFake(t, false)
-	m, err := connect([]address{{dir + "/none", false}, f.addr}, time.Now().Add(time.Second))
+	m, err := connect([]address{{dir + "/none", false}, f.addr}, time.Second)
 	must(t, err)
 	m.Close()
 	for _, auth := range []string{"REJECTED EXTERNAL\r\n", "DATA\r\nERROR\r\n", "OK\r\n", strings.Repeat("x", 10000), "\r\n"} {
 		f := newFake(t, false)
 		f.auth = auth
-		if _, err := connect([]address{f.addr}, time.Now().Add(time.Second)); err == nil {
+		if _, err := connect([]address{f.addr}, time.Second); err == nil {
 			t.Errorf("%q lets us in", auth)
 		}
 	}

@@ -35,7 +35,7 @@ func managers(t *testing.T, test func(t *testing.T, m *Manager)) {
 			if _, err := os.Stat(a.path); err != nil {
 				t.Skip("needs a message bus:", err)
 			}
-			m, err := connect([]address{a}, time.Now().Add(5*time.Second))
+			m, err := connect([]address{a}, 5*time.Second)
 			must(t, err)
 			defer m.Close()
 			test(t, m)
@@ -46,7 +46,7 @@ func managers(t *testing.T, test func(t *testing.T, m *Manager)) {
 func direct(t testing.TB) *Manager {
 	t.Helper()
 	needSystemd(t)
-	m, err := Connect(false, time.Now().Add(5*time.Second))
+	m, err := Unit{}.Connect(25 * time.Second)
 	must(t, err)
 	t.Cleanup(m.Close)
 	return m
@@ -368,7 +368,7 @@ func TestRealUser(t *testing.T) {
 }
 
 func userTest(t *testing.T) {
-	m, err := Connect(true, time.Now().Add(5*time.Second))
+	m, err := Unit{User: true}.Connect(25 * time.Second)
 	must(t, err)
 	defer m.Close()
 	u, err := Parse("", "t1", true)
@@ -395,7 +395,7 @@ func BenchmarkReal(b *testing.B) {
 		b.StopTimer()
 		pid := sleeper(b)
 		b.StartTimer()
-		m, err := Connect(false, time.Now().Add(5*time.Second))
+		m, err := Unit{}.Connect(25 * time.Second)
 		must(b, err)
 		u := Unit{Slice: "system.slice", Name: fmt.Sprintf("husk-bench%d.scope", pid)}
 		_, err = m.Start(u, pid, nil)
