@@ -113,11 +113,20 @@ func (g *Group) effective(l Limit) error {
 	for _, want := range ranges(l.Value) {
 		for n := want[0]; n <= want[1]; n++ {
 			if !slices.ContainsFunc(have, func(r [2]uint64) bool { return r[0] <= n && n <= r[1] }) {
-				return fmt.Errorf("%d is not available here: the groups above have %s: %w", n, strings.TrimSpace(text), unix.EINVAL)
+				return fmt.Errorf("%d is not available here%s: %w", n, g.offered(l.File), unix.EINVAL)
 			}
 		}
 	}
 	return nil
+}
+
+// offered says which processors or memory nodes there are to choose from.
+func (g *Group) offered(file string) string {
+	above, err := read(g.fd, "../"+file+".effective")
+	if err != nil {
+		return ""
+	}
+	return ", where the group above has " + strings.TrimSpace(above)
 }
 
 // ranges reads "0-3,5"; what does not look so is left out.
@@ -144,8 +153,7 @@ func (g *Group) reason(l Limit, err error) error {
 	case errors.Is(err, unix.EINVAL):
 		return g.invalid(l, err)
 	case errors.Is(err, unix.ERANGE) && l.Controller() == "cpuset":
-		have, _ := read(g.fd, l.File+".effective")
-		return fmt.Errorf("the groups above have %s: %w", strings.TrimSpace(have), err)
+		return fmt.Errorf("not available here%s: %w", g.offered(l.File), err)
 	case errors.Is(err, unix.EOPNOTSUPP) && l.AltFile != "":
 		return fmt.Errorf("neither the BFQ scheduler nor io.cost is active on this device: %w", err)
 	case errors.Is(err, unix.ENODEV) && l.Controller() == "io":

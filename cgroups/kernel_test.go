@@ -123,7 +123,7 @@ func TestKernelCPUSet(t *testing.T) {
 	path := testPath(t)
 	must(t, apply(t, path, `{"cpu":{"cpus":"0","mems":"0"}}`))
 	wantFiles(t, path, map[string]string{"cpuset.cpus": "0", "cpuset.mems": "0", "cpuset.cpus.effective": "0"})
-	wantError(t, apply(t, path, `{"cpu":{"cpus":"65000"}}`), nil, "/linux/resources/cpu/cpus", "65000", "cpuset.cpus", "the groups above have 0-")
+	wantError(t, apply(t, path, `{"cpu":{"cpus":"65000"}}`), nil, "/linux/resources/cpu/cpus", "65000", "cpuset.cpus", "not available here, where the group above has 0-")
 }
 
 func TestKernelPids(t *testing.T) {
@@ -345,6 +345,6 @@ func TestKernelReasons(t *testing.T) {
 	must(t, g.Update(compileFor(t, g, `{"cpu":{"idle":1}}`)))
 	wantError(t, g.Update(compileFor(t, g, `{"cpu":{"shares":2048}}`)), unix.EINVAL, "cpu/shares", "set cpu/idle to 0 too")
 	inner := mustCreate(t, g.path+"/inner", "cpuset")
-	wantError(t, inner.Update(compileFor(t, inner, `{"cpu":{"cpus":"0-1"}}`)), unix.EINVAL, "cpu/cpus", "1 is not available here: the groups above have 0")
+	wantError(t, inner.Update(compileFor(t, inner, `{"cpu":{"cpus":"0-1"}}`)), unix.EINVAL, "cpu/cpus", "1 is not available here, where the group above has 0")
 	wantFiles(t, inner.path, map[string]string{"cpuset.cpus": ""})
 }

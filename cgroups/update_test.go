@@ -183,13 +183,20 @@ func TestCompileInUse(t *testing.T) {
 
 // TestEffective: processors that the groups above lack are refused, not replaced.
 func TestEffective(t *testing.T) {
-	g, _ := fake(t, map[string]string{"cpuset.cpus": "", "cpuset.cpus.effective": "0-1,4\n", "cpuset.mems": ""})
+	above, dir := fake(t, map[string]string{"cpuset.cpus.effective": "0-1,4,6\n"})
+	must(t, os.Mkdir(dir+"/g", 0o755))
+	for file, text := range map[string]string{"cpuset.cpus": "", "cpuset.cpus.effective": "0-1,4\n", "cpuset.mems": ""} {
+		must(t, os.WriteFile(dir+"/g/"+file, []byte(text), 0o644))
+	}
+	g, err := above.Below("g")
+	must(t, err)
+	defer g.Close()
 	for list, ok := range map[string]bool{"0": true, "0-1,4": true, "2": false, "0-2": false, "3-5": false} {
 		err := g.Apply(compileFor(t, g, `{"cpu":{"cpus":"`+list+`"}}`), early)
 		if ok {
 			must(t, err)
 		} else {
-			wantError(t, err, unix.EINVAL, "cpu/cpus", "not available here", "0-1,4")
+			wantError(t, err, unix.EINVAL, "cpu/cpus", "not available here, where the group above has 0-1,4,6")
 		}
 	}
 	must(t, g.Apply(compileFor(t, g, `{"cpu":{"mems":"0"}}`), early)) // nothing to compare with
