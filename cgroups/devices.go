@@ -191,15 +191,37 @@ func (g *Group) AttachDevices(p Program) error {
 	return err
 }
 
-func (g *Group) attachDevices(p Program) error {
+// load has the kernel verify the program.
+func (p Program) load() (fd int, err error) {
 	prog, err := loadProgram(p.code)
 	if errors.Is(err, unix.EFAULT) || errors.Is(err, unix.E2BIG) {
 		// What the verifier says of more than 8192 branches in a row, or too many steps.
-		return &FieldError{Field: pointer + "devices", Err: fmt.Errorf(
+		return -1, &FieldError{Field: pointer + "devices", Err: fmt.Errorf(
 			"%d rules are too many for the kernel, which takes a few thousand; merge some by a wildcard: %w", len(p.rules)-len(defaults), err)}
 	}
 	if err != nil {
-		return &FieldError{Field: pointer + "devices", Err: fmt.Errorf("load device program of %d instructions: %w", len(p.code), err)}
+		return -1, &FieldError{Field: pointer + "devices", Err: fmt.Errorf("load device program of %d instructions: %w", len(p.code), err)}
+	}
+	return prog, nil
+}
+
+// Check has the kernel verify the program without putting it in force, so that its refusal
+// is known before anything is changed. Who may not load programs learns nothing here.
+func (p Program) Check() error {
+	fd, err := p.load()
+	if err == nil {
+		closeFD(fd)
+	}
+	if errors.Is(err, unix.EPERM) || p.AllowsAll() {
+		return nil
+	}
+	return err
+}
+
+func (g *Group) attachDevices(p Program) error {
+	prog, err := p.load()
+	if err != nil {
+		return err
 	}
 	defer closeFD(prog)
 	old, err := queryPrograms(g.fd)

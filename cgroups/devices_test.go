@@ -574,3 +574,27 @@ func BenchmarkAttachDevices(b *testing.B) {
 		must(b, g.AttachDevices(p))
 	}
 }
+
+// TestCheckProgram: what would be refused is, and nothing is attached by asking.
+func TestCheckProgram(t *testing.T) {
+	g := testGroup(t)
+	must(t, compileRules(t, 10).Check())
+	if err := compileRules(t, 20000).Check(); err == nil {
+		t.Error("20000 rules pass")
+	}
+	if ids, err := queryPrograms(g.fd); err != nil || len(ids) > 0 {
+		t.Errorf("%d programs are attached, %v", len(ids), err)
+	}
+}
+
+func compileRules(t *testing.T, n int) Program {
+	t.Helper()
+	var rules []specs.LinuxDeviceCgroup
+	for i := range n {
+		minor := int64(i)
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: i%2 == 0, Type: "c", Major: new(int64(240)), Minor: &minor, Access: "r"})
+	}
+	p, err := CompileDevices(rules)
+	must(t, err)
+	return p
+}

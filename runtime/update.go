@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/systemd"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -49,6 +50,9 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 		return err
 	}
 	program, err := cgroups.CompileDevices(resources.Devices)
+	if err == nil && len(resources.Devices) > 0 {
+		err = program.Check()
+	}
 	if err != nil {
 		return fieldError(err)
 	}
@@ -88,11 +92,23 @@ func (h *held) change(limits []cgroups.Limit, controllers []string, devices *cgr
 	}
 	// What is likelier to fail comes first: only the files can be set back.
 	return fieldError(h.group.Update(limits, func() error {
-		return at(resourcesPointer, "", h.rec.setUnit(unit))
+		return h.setUnit(unit, limits)
 	}, func() error {
 		if devices == nil {
 			return nil
 		}
 		return attachDevices(h.group, *devices)
 	}))
+}
+
+// setUnit tells systemd, which at once writes to the files what it makes of it: a quota that
+// is rounded up, 1 for no process at all. They get theirs once more.
+func (h *held) setUnit(unit []systemd.Property, limits []cgroups.Limit) error {
+	if err := h.rec.setUnit(unit); err != nil || len(unit) == 0 {
+		return at(resourcesPointer, "", err)
+	}
+	if err := h.group.Apply(limits, false); err != nil {
+		return err
+	}
+	return h.group.Apply(limits, true)
 }
