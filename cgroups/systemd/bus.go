@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,37 +64,42 @@ type job struct{ path, result string }
 // maxEnded bounds what a hostile peer can make us remember.
 const maxEnded = 16
 
-// While systemd executes itself anew its socket refuses, and nothing tells when it is
-// back. It takes some 100 ms.
-const (
-	refusedPause = 20 * time.Millisecond
-	refusedTime  = 3 * time.Second
-)
-
-// dial connects to the first address where there is somebody.
+// dial connects to the first address that there is.
 func dial(addrs []address, deadline time.Time) (*conn, error) {
-	for start := time.Now(); ; time.Sleep(refusedPause) {
-		c, err := dialOnce(addrs, deadline)
-		if err == nil || !errors.Is(err, unix.ECONNREFUSED) ||
-			time.Since(start) > refusedTime || time.Until(deadline) < refusedPause {
-			return c, err
-		}
-	}
-}
-
-func dialOnce(addrs []address, deadline time.Time) (*conn, error) {
 	var errs []error
 	for _, a := range addrs {
-		c, err := a.dial(deadline)
+		c, err := a.patiently(deadline, unix.ECONNREFUSED)
 		if err == nil {
 			return c, nil
 		}
 		errs = append(errs, err)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ECONNREFUSED) && !a.bus {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// While systemd executes itself anew its socket refuses, or is missing even, some 100 ms
+// long, and nothing tells when it is back. The bus could not reach it either, and would
+// not say so.
+const (
+	absencePause = 20 * time.Millisecond
+	absenceTime  = 10 * time.Second
+)
+
+// patiently waits for somebody to be there as long as the errors are among these.
+func (a address) patiently(deadline time.Time, absent ...error) (*conn, error) {
+	if a.bus {
+		return a.dial(deadline)
+	}
+	for end := time.Now().Add(absenceTime); ; time.Sleep(absencePause) {
+		c, err := a.dial(deadline)
+		now := time.Now().Add(absencePause)
+		if !slices.ContainsFunc(absent, func(e error) bool { return errors.Is(err, e) }) || now.After(end) || now.After(deadline) {
+			return c, err
+		}
+	}
 }
 
 func (a address) dial(deadline time.Time) (*conn, error) {

@@ -51,9 +51,13 @@ func newFake(t *testing.T, bus bool) *fake {
 		on: map[string]func(*peer, *dbus.Message){}, auth: "DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n",
 	}
 	l, err := net.Listen("unix", f.addr.path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	f.serve(l)
+	return f
+}
+
+func (f *fake) serve(l net.Listener) {
+	t := f.t
 	var all sync.WaitGroup
 	t.Cleanup(func() { l.Close(); all.Wait() })
 	go func() {
@@ -63,10 +67,9 @@ func newFake(t *testing.T, bus bool) *fake {
 				return
 			}
 			t.Cleanup(func() { conn.Close() })
-			all.Go(func() { (&peer{fake: f, conn: conn}).serve() })
+			all.Go(func() { (&peer{fake: f, conn: conn}).talk() })
 		}
 	}()
-	return f
 }
 
 // connect gives a manager whose patience fits a test.
@@ -88,7 +91,7 @@ func (f *fake) handle(member string, on func(p *peer, m *dbus.Message)) {
 	f.on[member] = on
 }
 
-func (p *peer) serve() {
+func (p *peer) talk() {
 	defer p.conn.Close()
 	r := bufio.NewReader(p.conn)
 	for _, want := range []string{"\x00AUTH EXTERNAL\r\n", "DATA\r\n", "BEGIN\r\n"} {

@@ -15,7 +15,6 @@ const undoPatience = 4 * time.Second
 
 // Manager is a connection to systemd: the system's manager or the user's.
 type Manager struct {
-	addrs          []address
 	bus            *conn
 	deadline       time.Time     // of the operation under way
 	patience, undo time.Duration // what is left, with every operation less
@@ -39,7 +38,7 @@ func connect(addrs []address, patience time.Duration) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{addrs: addrs, bus: bus, patience: patience - time.Since(start), undo: undoPatience}, nil
+	return &Manager{bus: bus, patience: patience - time.Since(start), undo: undoPatience}, nil
 }
 
 // Close ends the connection, if there is one; units stay as they are.
@@ -77,7 +76,7 @@ func (m *Manager) do(op string, u Unit, work func() error) error {
 // ready sees to a connection that is of use, with the deadline of the operation.
 func (m *Manager) ready(u Unit) error {
 	if m.bus.dead {
-		bus, err := dial(m.addrs, m.deadline)
+		bus, err := m.bus.patiently(m.deadline, unix.ECONNREFUSED, unix.ENOENT)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,6 +242,35 @@ func TestConnectErrors(t *testing.T) {
 		if _, err := connect([]address{f.addr}, time.Second); err == nil {
 			t.Errorf("%q lets us in", auth)
 		}
+	}
+}
+
+// systemd's own socket refuses for a moment; the message bus beside it is no way then.
+func TestRefused(t *testing.T) {
+	f := newFake(t, false)
+	other := newFake(t, true)
+	f.addr.path += "2"
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: f.addr.path}))
+	time.AfterFunc(100*time.Millisecond, func() {
+		file := os.NewFile(uintptr(fd), "")
+		defer file.Close()
+		if err := unix.Listen(fd, 5); err != nil {
+			t.Error(err)
+		}
+		l, err := net.FileListener(file)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		f.serve(l)
+	})
+	m, err := connect([]address{f.addr, other.addr}, 5*time.Second)
+	must(t, err)
+	defer m.Close()
+	if m.bus.address != f.addr {
+		t.Errorf("connected to %v", m.bus.address)
 	}
 }
 
