@@ -181,14 +181,19 @@ func (p Program) AllowsAll() bool {
 // AttachDevices puts p in force, in place of the program that is attached: the
 // exchange is atomic and programs never stack up (64 are the kernel's limit,
 // and stacked programs only ever deny more). A program that denies nothing may
-// fail to load; the caller decides what a failure means in a user namespace,
-// where loading is not permitted.
+// fail to load where none is attached; the caller decides what another failure
+// means in a user namespace, where loading is not permitted.
 func (g *Group) AttachDevices(p Program) error {
 	err := g.attachDevices(p)
-	if err != nil && p.AllowsAll() && !errors.Is(err, unix.EBADF) {
+	if err != nil && p.AllowsAll() && !errors.Is(err, unix.EBADF) && !g.hasPrograms() {
 		return nil
 	}
 	return err
+}
+
+func (g *Group) hasPrograms() bool {
+	ids, err := queryPrograms(g.fd)
+	return err == nil && len(ids) > 0
 }
 
 // load has the kernel verify the program.

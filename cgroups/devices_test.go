@@ -476,11 +476,17 @@ func TestReplaceKeepsOld(t *testing.T) {
 	must(t, err)
 	bad := Program{rules: p.rules, code: []instruction{{opMov, regs(r0, 0), 0, 7}}}
 	wantError(t, g.AttachDevices(bad), unix.EINVAL, "/linux/resources/devices", "load device program")
+	all, err := CompileDevices(parseDevices(t, `[{"allow":true,"access":"rwm"}]`))
+	must(t, err)
+	all.code = bad.code // allows everything, but cannot be loaded: the stricter one stays, so that is an error
+	wantError(t, g.AttachDevices(all), unix.EINVAL, "/linux/resources/devices")
 	after, err := queryPrograms(g.fd)
 	must(t, err)
 	if !slices.Equal(before, after) {
 		t.Errorf("%v, before %v", after, before)
 	}
+	must(t, g.detachDevices())
+	must(t, g.AttachDevices(all)) // nothing is in its way
 }
 
 func start0(g *Group, cmd *exec.Cmd) *exec.Cmd {

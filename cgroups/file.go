@@ -109,12 +109,16 @@ func gone(err error) bool {
 
 // value finds key in a flat-keyed file ("populated 1\nfrozen 0\n").
 func value(file, key string) (uint64, bool) {
+	n, err := strconv.ParseUint(lineOf(file, key), 10, 64)
+	return n, err == nil
+}
+
+// lineOf is what follows key in the line that begins with it.
+func lineOf(file, key string) string {
 	for line := range strings.Lines(file) {
-		k, v, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if k == key {
-			n, err := strconv.ParseUint(v, 10, 64)
-			return n, err == nil
+		if first, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " "); first == key {
+			return rest
 		}
 	}
-	return 0, false
+	return ""
 }

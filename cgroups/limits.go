@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -102,7 +103,9 @@ var table = []row{
 	{"memory/checkBeforeUpdate", "memory.max", late, func(*resources, *output) {}, "refuses limits in use: one not above `memory.current`, or for swap one below `memory.swap.current`"},
 	{"memory/kernel", "", late, func(r *resources, o *output) { o.ignores(r.Memory.Kernel) }, "ignored, cgroup v2 counts kernel memory in memory/limit"},
 	{"memory/kernelTCP", "", late, func(r *resources, o *output) { o.ignores(r.Memory.KernelTCP) }, "ignored, cgroup v2 counts kernel memory in memory/limit"},
-	{"memory/swappiness", "", late, func(r *resources, o *output) { o.lacks(r.Memory.Swappiness != nil) }, "cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)"},
+	{"memory/swappiness", "", late, func(r *resources, o *output) {
+		o.lacks(r.Memory.Swappiness != nil && *r.Memory.Swappiness != math.MaxUint64)
+	}, "cgroup v2 has no swappiness per group; remove it (memory/swap equal to memory/limit forbids swap)"},
 	{"memory/disableOOMKiller", "", late, func(r *resources, o *output) { o.lacks(get(r.Memory.DisableOOMKiller)) }, "cgroup v2 cannot disable the OOM killer; remove it (process/oomScoreAdj -1000 exempts a process)"},
 	{"memory/useHierarchy", "", late, func(r *resources, o *output) {
 		o.lacks(r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy)

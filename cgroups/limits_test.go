@@ -64,6 +64,7 @@ func TestCompile(t *testing.T) {
 		{`{"memory":{"reservation":-1}}`, []string{"memory/reservation: memory.low=max late", "|memory"}},
 		{`{"memory":{"limit":100,"checkBeforeUpdate":true}}`, []string{"memory/limit: memory.max=100 late check", "|memory"}},
 		{`{"memory":{"limit":100,"swap":150,"checkBeforeUpdate":true}}`, []string{"memory/limit: memory.max=100 late check", "memory/swap: memory.swap.max=50 late check", "|memory"}},
+		{`{"memory":{"swappiness":18446744073709551615}}`, []string{"|"}}, // a client's −1
 		{`{"memory":{"disableOOMKiller":false,"useHierarchy":true,"kernel":0,"kernelTCP":-1}}`, []string{"|"}},
 		{`{"memory":{"limit":9223372036854775807}}`, []string{"memory/limit: memory.max=9223372036854775807 late", "|memory"}},
 

@@ -523,13 +523,3 @@ func flat(file string, visit func(key string, n uint64)) {
 		}
 	}
 }
-
-// lineOf is what follows key in the line that begins with it.
-func lineOf(file, key string) string {
-	for line := range strings.Lines(file) {
-		if first, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " "); first == key {
-			return rest
-		}
-	}
-	return ""
-}

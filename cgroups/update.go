@@ -144,17 +144,22 @@ func (g *Group) makeRoom(limit string, deadline time.Time) {
 			return
 		}
 		err = write(g.fd, "memory.reclaim", strconv.FormatUint(used-target, 10)+"\n") // Linux 5.19
-		if !errors.Is(err, unix.EAGAIN) {
-			continue
-		}
-		err = nil
-		stat, _ := read(g.fd, "memory.stat")
-		writeback, _ := value(stat, "file_writeback")
-		if now, _ := g.number("memory.current"); now >= used && writeback == 0 {
-			return
+		if errors.Is(err, unix.EAGAIN) && (g.writesBack() || g.shrank(used)) {
+			err = nil
 		}
 		pollPRI(-1, nap) // there is nothing to wait for but time
 	}
+}
+
+func (g *Group) writesBack() bool {
+	stat, _ := read(g.fd, "memory.stat")
+	n, _ := value(stat, "file_writeback")
+	return n > 0
+}
+
+func (g *Group) shrank(used uint64) bool {
+	now, ok := g.number("memory.current")
+	return ok && now < used
 }
 
 // lowers says that l is below what is in its file; what is not a plain number of
@@ -223,7 +228,7 @@ func (g *Group) setBack(c content) {
 	}
 	if none := neutral(c.file); none != "" {
 		for line := range strings.Lines(now) {
-			if key, _, _ := strings.Cut(line, " "); !hasLine(c.text, key) {
+			if key, _, _ := strings.Cut(line, " "); lineOf(c.text, key) == "" {
 				_ = write(g.fd, c.file, key+" "+none+"\n")
 			}
 		}
@@ -234,15 +239,6 @@ func (g *Group) setBack(c content) {
 	if c.text == "" && neutral(c.file) == "" {
 		_ = write(g.fd, c.file, "\n") // cpuset.cpus
 	}
-}
-
-func hasLine(text, key string) bool {
-	for line := range strings.Lines(text) {
-		if first, _, _ := strings.Cut(line, " "); first == key {
-			return true
-		}
-	}
-	return false
 }
 
 // neutral is the value with which a keyed file forgets a key.
