@@ -50,7 +50,8 @@ if [ $$ = 1 ]; then
 	furnish
 fi
 sed 's/[^ ]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
-modprobe -aq bfq loop brd zram overlay fuse dummy veth
+modprobe -aq bfq loop brd zram overlay fuse dummy veth rdma_rxe
+[ ! -e /sys/module/rdma_rxe ] || rdma link add rxe0 type rxe netdev lo
 mkswap -q /dev/vdg && swapon /dev/vdg
 
 port=/dev/$(basename "$(dirname "$(grep -l '^husk$' /sys/class/virtio-ports/*/name)")")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes what a VM boots from and prints the directory of the kernel and the root
-# image: images.sh SUITE|VMLINUZ. Everything comes from Debian's archive by way of
+# image: images.sh SUITE[:FLAVOUR]|VMLINUZ. Everything comes from Debian's archive by way of
 # mmdebstrap, which leaves the machine's own apt alone, and stays in the user's cache
 # under a hash of this file. Delete the directory to renew it.
 set -eu
@@ -85,6 +85,9 @@ if [ ! -e "$dir" ]; then
 	echo "making $dir (once; ten seconds)" >&2
 	tmp=$(mktemp -d "$cache/new.XXXXXX")
 	mkdir "$tmp/kernel" "$tmp/tree"
+	suite=${kernel%:*}
+	flavour=cloud-amd64 # boots fast
+	[ "$suite" = "$kernel" ] || flavour=${kernel##*:}
 	main='deb http://deb.debian.org/debian'
 	case $kernel in
 	*/*)
@@ -93,9 +96,9 @@ if [ ! -e "$dir" ]; then
 		cp "$kernel" "$tmp/tree/boot/vmlinuz-$version"
 		cp -a "$(dirname "$(dirname "$(realpath "$kernel")")")/lib/modules/$version" "$tmp/tree/lib/modules/"
 		;;
-	*-backports) debian --variant=extract --include="linux-image-cloud-amd64/$kernel" "${kernel%-backports}" "$tmp/tree" "$main ${kernel%-backports} main" "$main $kernel main" ;;
-	experimental) debian --variant=extract --include="linux-image-cloud-amd64/$kernel" sid "$tmp/tree" "$main sid main" "$main $kernel main" ;;
-	*) debian --variant=extract --include=linux-image-cloud-amd64 "$kernel" "$tmp/tree" ;;
+	*-backports*) debian --variant=extract --include="linux-image-$flavour/$suite" "${suite%-backports}" "$tmp/tree" "$main ${suite%-backports} main" "$main $suite main" ;;
+	experimental*) debian --variant=extract --include="linux-image-$flavour/$suite" sid "$tmp/tree" "$main sid main" "$main $suite main" ;;
+	*) debian --variant=extract --include="linux-image-$flavour" "$suite" "$tmp/tree" ;;
 	esac
 	[ -e "$tmp/tree/lib" ] || ln -s usr/lib "$tmp/tree/lib"
 	version=$(basename "$tmp"/tree/lib/modules/*)

@@ -58,7 +58,7 @@ func main() {
 
 func parse() *options {
 	o := &options{bootTime: 3 * time.Minute}
-	flag.StringVar(&o.kernel, "kernel", "bookworm", "Debian `suite` whose kernel to boot, or the path of a vmlinuz")
+	flag.StringVar(&o.kernel, "kernel", "bookworm", "Debian `suite` whose kernel to boot, with a flavour (sid:amd64) other than cloud-amd64, or the path of a vmlinuz")
 	flag.StringVar(&o.run, "run", "", "tests to run, as go test takes it")
 	flag.BoolVar(&o.json, "json", false, "print test events")
 	flag.BoolVar(&o.full, "full", false, "not only the short tests")
