@@ -43,11 +43,11 @@ func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
 
 func (rec *record) signalInit(sig syscall.Signal) error {
 	pidfd, err := rec.Init.handle()
-	if err == errForeign {
-		return err
+	if errors.Is(err, unix.ESRCH) {
+		return ErrNotRunning
 	}
 	if err != nil {
-		return ErrNotRunning
+		return err
 	}
 	defer unix.Close(pidfd)
 	if err = unix.PidfdSendSignal(pidfd, sig, nil, 0); err == unix.ESRCH {
@@ -137,7 +137,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	if err := rec.end(); err != nil {
 		return err
 	}
-	if rec.ownsCgroup() {
+	if rec.ownsCgroup() && !rec.superseded() {
 		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
 			return err
 		}
@@ -158,24 +158,32 @@ func (rec *record) ownsCgroup() bool {
 	return rec.Cgroup != "" && (rec.owned || rec.Phase == phaseCreated || slices.Contains(rec.CgroupMade, rec.Cgroup))
 }
 
+// superseded says that the cgroup is another container's by now.
+func (rec *record) superseded() bool {
+	g, err := cgroups.Open(rec.Cgroup)
+	if err != nil {
+		return false
+	}
+	defer g.Close()
+	return g.Marked() != "" && g.Marked() != rec.mark()
+}
+
 // end kills the init and all processes of the cgroup and waits until they are gone.
 func (rec *record) end() error {
 	deadline := time.Now().Add(killPatience)
-	if pidfd, err := rec.Init.handle(); err == nil {
+	pidfd, err := rec.Init.handle()
+	if err == nil {
 		defer unix.Close(pidfd)
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-		if !rec.ownsCgroup() {
-			return waitReadable(pidfd, deadline)
-		}
 	}
 	if !rec.ownsCgroup() {
+		if err == nil {
+			return waitReadable(pidfd, deadline)
+		}
 		return nil
 	}
-	g, err := cgroups.Open(rec.Cgroup)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
+	g, err := rec.findGroup()
+	if g == nil {
 		return err
 	}
 	defer g.Close()

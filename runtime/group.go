@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/huskrun/husk/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -52,7 +53,7 @@ func (c *creation) makeGroup() (err error) {
 	}
 	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
 	if err == nil {
-		c.rec.owned = true
+		c.take()
 		return nil
 	}
 	c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
@@ -60,6 +61,45 @@ func (c *creation) makeGroup() (err error) {
 		return nil
 	}
 	return c.groupError(err)
+}
+
+// ofHusk ends the mark of a cgroup that a create made, and a delete has to remove.
+const ofHusk = " made"
+
+// take makes the group the container's. One that was left by another, whose delete will
+// find it taken, is ours to remove.
+func (c *creation) take() {
+	if strings.HasSuffix(c.group.Marked(), ofHusk) && !slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
+		c.rec.CgroupMade = append(c.rec.CgroupMade, c.rec.Cgroup)
+	}
+	c.rec.owned = true
+	c.group.Mark(c.rec.mark())
+}
+
+// mark is how a cgroup says that it is this container's.
+func (rec *record) mark() string {
+	m := rec.ID + " " + rec.Created.Format(time.RFC3339Nano)
+	if slices.Contains(rec.CgroupMade, rec.Cgroup) {
+		m += ofHusk
+	}
+	return m
+}
+
+// findGroup opens the container's cgroup; nil if it has none, if that is gone, or if it
+// is another container's by now, which got the same path when this one had ended.
+func (rec *record) findGroup() (*cgroups.Group, error) {
+	if rec.Cgroup == "" {
+		return nil, nil
+	}
+	g, err := cgroups.Open(rec.Cgroup)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err == nil && g.Marked() != "" && g.Marked() != rec.mark() {
+		g.Close()
+		return nil, nil
+	}
+	return g, err
 }
 
 // groupError finds the field to blame for a cgroup that could not be made.

@@ -38,14 +38,14 @@ func pidNamespace() uint64 {
 	return st.Ino
 }
 
-// alive says whether the process still runs: the same one, and not a zombie.
+// alive says whether the process still runs: the same one, and not a zombie. Whoever
+// cannot tell, for want of descriptors or memory, must not take it for dead.
 func (p process) alive() bool {
 	fd, err := p.handle()
-	if err != nil {
-		return false
+	if err == nil {
+		_ = unix.Close(fd)
 	}
-	_ = unix.Close(fd)
-	return true
+	return err != errForeign && !errors.Is(err, unix.ESRCH)
 }
 
 // foreign says whether there is no telling from here.
@@ -63,13 +63,20 @@ func (p process) handle() (int, error) {
 		return -1, errForeign
 	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err == unix.EINVAL || err == unix.ENOENT {
+		return -1, unix.ESRCH // the number is a thread's by now
+	}
 	if err != nil {
 		return -1, os.NewSyscallError("pidfd_open", err)
 	}
-	if start, err := processStart(p.PID); err == nil && start == p.Start && !ended(fd) {
+	start, err := processStart(p.PID)
+	if err == nil && start == p.Start && !ended(fd) {
 		return fd, nil
 	}
 	_ = unix.Close(fd)
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
+		return -1, err
+	}
 	return -1, unix.ESRCH
 }
 

@@ -51,8 +51,8 @@ func memoryError(g *cgroups.Group, limits []cgroups.Limit, text func(limit strin
 
 // outOfMemory is asked of a container that is only known by its record.
 func (rec *record) outOfMemory() error {
-	g, err := cgroups.Open(rec.Cgroup)
-	if rec.Cgroup == "" || err != nil {
+	g, _ := rec.findGroup()
+	if g == nil {
 		return nil
 	}
 	defer g.Close()

@@ -55,11 +55,7 @@ func (rec *record) openGroup() (*cgroups.Group, error) {
 			Hint: "it was created without one, with --cgroup-manager disabled or by a user who may not make cgroups",
 		}
 	}
-	g, err := cgroups.Open(rec.Cgroup)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	return g, err
+	return rec.findGroup()
 }
 
 // living refuses a container that has no process, or not yet.

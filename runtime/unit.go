@@ -74,12 +74,14 @@ func (c *creation) placeUnit(pid int) error {
 		c.rec.Cgroup, c.rec.CgroupMade, c.rec.Unit = "", nil, "" // whatever is there is not ours
 		return at("/linux/cgroupsPath", c.plan.Cgroup, err)
 	}
-	if c.rec.owned = true; path != c.rec.Cgroup {
+	if path != c.rec.Cgroup {
 		c.rec.Cgroup, c.rec.CgroupMade = path, []string{path}
 	}
+	c.rec.owned = true
 	if c.group, err = cgroups.Open(path); err != nil {
 		return at("/linux/cgroupsPath", path, err)
 	}
+	c.take()
 	if c.plan.Unit.IsSlice() { // which takes no processes by way of systemd
 		if err := c.group.Add(pid); err != nil {
 			return err
