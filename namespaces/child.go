@@ -68,9 +68,6 @@ type half struct {
 	place     bool    // wait at the gate: be moved into the cgroup
 	ids       bool    // become root of the user namespace
 
-	last    *Last // it is the child of Start
-	verdict *verdict
-
 	root         uintptr // detached mount to pivot into before the second process, 0: none
 	conn, target uintptr // the conversation's descriptor, now and at exec
 	exe          uintptr
@@ -101,9 +98,6 @@ type half struct {
 //go:nosplit
 //go:norace
 func (h *half) run() {
-	if h.last != nil {
-		h.finish()
-	}
 	h.report = h.conn
 	if h.stages {
 		h.report = uintptr(h.boot)
@@ -112,11 +106,12 @@ func (h *half) run() {
 	h.resetSignals()
 	h.closeGaps()
 	if len(h.joins) > 0 {
-		if !h.shared {
-			// Before any namespace is joined: from then on processes of the
-			// container may see this one (CVE-2016-9962).
-			h.dumpable(0)
-		}
+		// Before any namespace is joined: from then on processes of the
+		// container may see this one (CVE-2016-9962).
+		h.dumpable(0)
+		// Nor shall they find a way to our terminal (TIOCSTI) in it, as they
+		// would in a process of our session.
+		syscall.RawSyscall6(unix.SYS_SETSID, 0, 0, 0, 0, 0, 0)
 		h.enter()
 	}
 	h.unshare(h.early, "unshare user, time, mnt")

@@ -2,6 +2,7 @@ package namespaces
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	goruntime "runtime"
 	"syscall"
@@ -12,10 +13,12 @@ import (
 
 // Last is the last process on the way into a container: it is born in the PID namespace
 // that the calling thread has entered for its children, makes a few system calls, and
-// executes the payload. Its parent has by then given up every right that the payload
-// shall not have, and all of its memory is that of a program that was executed inside:
-// for the moment in which processes of the container can see it, and trace it if they
-// may trace what they see, it has nothing that they could not have themselves.
+// executes the payload. Processes of the container can see it from its birth on, and trace
+// it if they may trace what they see. So it is born when its parent, whom they cannot see,
+// has given up what the payload shall not have, and with a copy of its parent's memory,
+// which is that of a program without secrets. What it has beyond the payload until execve:
+// the cgroup's directory, which it closes at once; the conversation, whose other end must
+// believe nothing; rights and limits that Calls give up.
 type Last struct {
 	// Cgroup is the open directory of the cgroup to be born into, -1 for the caller's.
 	Cgroup int
@@ -65,7 +68,7 @@ var ErrStillborn = errors.New("the process was killed at its birth")
 // err says what else failed. The pid is 0 if there was no process at all.
 func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	if len(l.Paths) > maxPaths {
-		l.Paths = l.Paths[:maxPaths]
+		return 0, nil, fmt.Errorf("more than %d directories in PATH: %w", maxPaths, unix.E2BIG)
 	}
 	page, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(verdict{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -73,52 +76,53 @@ func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	}
 	defer func() { _ = unix.Munmap(page) }()
 	v := (*verdict)(unsafe.Pointer(&page[0]))
-	h := &half{last: l, verdict: v, argv: l.Argv, envv: l.Envp, report: uintptr(l.Conn)}
-	n, errno := h.bear()
+	h := &lastHalf{last: l, verdict: v}
+	h.lay()
+	beforeFork()
+	n, errno := h.fork()
+	afterFork()
 	goruntime.KeepAlive(h)
+	// Who traces the process may write there even now: it is read once, and nothing in it
+	// is believed beyond what it can do to the process itself.
+	said := *v
 	switch {
 	case errno != 0:
 		return 0, nil, os.NewSyscallError("clone", errno)
-	case v.born == 0:
+	case said.born == 0:
 		return int(n), nil, ErrStillborn
-	case v.failed != 0:
-		return int(n), nil, &CallError{int(v.failed) - 1, syscall.Errno(v.errno)}
+	case said.failed != 0:
+		return int(n), nil, &CallError{min(int(said.failed), len(l.Calls)) - 1, syscall.Errno(said.errno)}
+	case said.ended == 0:
+		return int(n), nil, nil
 	}
-	for _, e := range v.answer[:v.tried*v.ended] {
+	for _, e := range said.answer[:min(int(said.tried), len(l.Paths))] {
 		answers = append(answers, syscall.Errno(e))
 	}
 	return int(n), answers, nil
 }
 
-// bear clones the process. It shares the caller's memory where it can (see setMemory);
-// nobody but the caller's own executable has left anything in there.
-func (h *half) bear() (pid uintptr, errno syscall.Errno) {
-	h.args.flags = unix.CLONE_PARENT | unix.CLONE_VFORK
+// lastHalf is the child's half of Start. The rules of child.go hold here too.
+type lastHalf struct {
+	half
+	last    *Last
+	verdict *verdict
+}
+
+func (h *lastHalf) lay() {
+	h.report = uintptr(h.last.Conn)
+	const flags = unix.CLONE_PARENT | unix.CLONE_VFORK
+	h.args.flags = flags
 	if h.last.Cgroup >= 0 {
 		h.args.flags |= unix.CLONE_INTO_CGROUP
 		h.args.cgroup = uint64(h.last.Cgroup)
 	}
-	shared := canShare && !h.last.Legacy
-	if shared {
-		h.args.flags |= unix.CLONE_VM
-		h.setStack()
-	}
-	beforeFork()
-	if shared {
-		var e uintptr
-		pid, e = cloneShared(&h.args, unsafe.Sizeof(h.args), h)
-		errno = syscall.Errno(e)
-	} else {
-		pid, errno = h.forkLast()
-	}
-	afterFork()
-	return pid, errno
+	h.argv, h.envv = h.last.Argv, h.last.Envp
 }
 
 //go:noinline
 //go:norace
 //go:nosplit
-func (h *half) forkLast() (pid uintptr, errno syscall.Errno) {
+func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
 	if h.last.Legacy {
 		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(h.args.flags)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	} else {
@@ -131,11 +135,11 @@ func (h *half) forkLast() (pid uintptr, errno syscall.Errno) {
 	return 0, 0 // not reached
 }
 
-// finish is the life of the process. The rules of this package's child hold here too.
+// run is the life of the process.
 //
 //go:nosplit
 //go:norace
-func (h *half) finish() {
+func (h *lastHalf) run() {
 	v := h.verdict
 	v.born = 1
 	if h.last.Cgroup >= 0 {

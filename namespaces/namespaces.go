@@ -25,10 +25,6 @@ type Config struct {
 	New  uintptr
 	Join []Join
 
-	// Unseen says that no process of the joined namespaces can see the child, which
-	// may then share our memory until it executes.
-	Unseen bool
-
 	// UIDMaps and GIDMaps are written for a new user namespace. With an empty
 	// map the child keeps its (unmapped) ids there.
 	UIDMaps, GIDMaps []specs.LinuxIDMapping

@@ -190,19 +190,14 @@ func (h *half) setGaps(inherit int) {
 // setMemory decides whether the child runs in our memory until it executes, or
 // in a copy of it. Sharing saves the half millisecond that copying page tables
 // and taking the faults costs both sides. It is out of the question where
-//   - namespaces are joined whose processes might come to look at this one;
-//   - the time namespace is new or joined, since the kernel's clock page is then
-//     mapped for a whole address space at once;
+//   - namespaces are joined: their processes might come to look at this one;
+//   - the time namespace is new, since the kernel's clock page is then mapped
+//     for a whole address space at once;
 //   - a user namespace is new and we are not root: the child's change of ids
 //     makes the memory non-dumpable, and so our own /proc files root's;
 //   - the child is to be placed: too rare to have the caller's code run beside it.
 func (h *half) setMemory(c *Config) {
-	time := c.New
-	for _, j := range c.Join {
-		time |= j.Flag
-	}
-	if !canShare || h.place || time&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() ||
-		len(h.joins) > 0 && (!c.Unseen || h.joinsUser) {
+	if !canShare || h.place || len(h.joins) > 0 || c.New&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() {
 		return
 	}
 	h.shared = true
@@ -210,10 +205,6 @@ func (h *half) setMemory(c *Config) {
 	if h.boot < 0 {
 		h.args.flags |= unix.CLONE_VFORK // return when it has executed
 	}
-	h.setStack()
-}
-
-func (h *half) setStack() {
 	h.stack = make([]byte, 16<<10)
 	h.args.stack = uint64(uintptr(unsafe.Pointer(&h.stack[0])))
 	h.args.stackSize = uint64(len(h.stack) - 64)

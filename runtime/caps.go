@@ -97,12 +97,16 @@ func setCaps(effective, permit, inheritable int64) error {
 }
 
 func capset(effective, permit, inheritable int64) error {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{
+	header, data := capData(effective, permit, inheritable)
+	return unix.Capset(header, &data[0])
+}
+
+// capData is what capset(2) takes.
+func capData(effective, permit, inheritable int64) (*unix.CapUserHeader, *[2]unix.CapUserData) {
+	return &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &[2]unix.CapUserData{
 		{Effective: uint32(effective), Permitted: uint32(permit), Inheritable: uint32(inheritable)},
 		{Effective: uint32(effective >> 32), Permitted: uint32(permit >> 32), Inheritable: uint32(inheritable >> 32)},
 	}
-	return unix.Capset(&hdr, &data[0])
 }
 
 // dropBounding drops every capability that keep does not hold from the bounding set.

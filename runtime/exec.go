@@ -87,9 +87,8 @@ func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
 //	               ┆                               setsid, terminal, rlimits, execve
 //	   ◀──── EXEC, exits                           a child of exec
 //
-// Elsewhere the child is the payload: where there is no PID namespace to hide from,
-// where a filter that only a privileged process may install would not let the child make
-// another one, and where the PID namespace is of a stranger to the user namespace.
+// Elsewhere the child is the payload: where there is no PID namespace to hide from, and
+// where it is of a stranger to the container's user namespace.
 type joining struct {
 	*Runtime
 	o     ExecOptions
@@ -102,11 +101,12 @@ type joining struct {
 	last  *Step // opLast, if the child is not the payload
 	apart bool  // the child stays outside of the cgroup too
 
-	tracers bool // processes of the container may reach the payload before it executes
-	oom     *int // oom_score_adj
-	conn    *namespaces.Conn
-	child   *namespaces.Process
-	proc    *namespaces.Process // the payload
+	terminal bool // the process has one
+	due      int  // messages that may come
+	oom      *int // oom_score_adj
+	conn     *namespaces.Conn
+	child    *namespaces.Process
+	proc     *namespaces.Process // the payload
 }
 
 // open finds the container and compiles what is to be done. It changes nothing.
@@ -260,15 +260,14 @@ func orStopped(err error) error {
 
 // compile makes the plan: which namespaces to join, and the steps of the process.
 func (j *joining) compile(k *kept, proc *specs.Process) error {
-	j.spawn.Inherit, j.oom = j.o.PreserveFDs, proc.OOMScoreAdj
-	j.divide(k, proc)
+	j.spawn.Inherit, j.oom, j.terminal = j.o.PreserveFDs, proc.OOMScoreAdj, proc.Terminal
+	j.divide(k, proc, j.hides(k))
 	flags := k.Namespaces
 	if flags&unix.CLONE_NEWUSER != 0 && sharesUser(j.rec.Init.PID) {
 		flags &^= unix.CLONE_NEWUSER // the kernel refuses to enter it again
 	}
 	if j.last != nil {
 		flags &^= unix.CLONE_NEWPID
-		j.spawn.Unseen = true
 	}
 	if flags != 0 {
 		j.spawn.Join = []namespaces.Join{{Flag: flags, FD: j.init}}
@@ -281,8 +280,10 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	}
 	p.join(k, j.rec, proc)
 	p.payload(proc, k.Filter, nil)
-	for _, w := range p.ungrantable() {
-		j.warn(w)
+	if k.Namespaces&unix.CLONE_NEWUSER == 0 { // which has all of them
+		for _, w := range p.ungrantable() {
+			j.warn(w)
+		}
 	}
 	j.steps = p.Steps
 	return nil
@@ -290,24 +291,48 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 
 // divide decides whether the payload is a process of its own, and what the child of ours
 // must be part of in order to make it.
-func (j *joining) divide(k *kept, proc *specs.Process) {
-	j.tracers = k.Tracers
-	userNS := k.Namespaces&unix.CLONE_NEWUSER != 0
-	if k.Namespaces&unix.CLONE_NEWPID == 0 || userNS && k.Joined&unix.CLONE_NEWPID != 0 {
+func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
+	if !hidden {
 		return
 	}
-	// A filter that only the privileged may install comes before the payload is born.
-	// Any other does where somebody might catch the payload before it has its filter.
-	filtered := false
-	if k.Filter != nil && (!proc.NoNewPrivileges || k.Tracers) {
-		if filtered = allowsLast(k.Filter); !filtered && !proc.NoNewPrivileges {
-			return
-		}
+	// The filter is there before the payload is born, if that is still possible then.
+	filtered := k.Filter != nil && allowsLast(k.Filter)
+	// Others than root may not write to the cgroup of the host's root; and old clone(2),
+	// all that Docker's filter allows, knows no cgroups.
+	root := k.Namespaces&unix.CLONE_NEWUSER == 0 && proc.User.UID == 0
+	j.apart = root && !filtered && j.group != nil
+	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{
+		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), int64(boolInt(k.Filter != nil && !filtered && !proc.NoNewPrivileges)),
+	}}
+}
+
+// hides says whether the container has a PID namespace that hides the child, and that
+// the child may enter from the container's user namespace. (One that is an ancestor of
+// ours would not hide it; but who is in there sees the host's processes anyway.)
+func (j *joining) hides(k *kept) bool {
+	if k.Namespaces&unix.CLONE_NEWPID == 0 {
+		return false
 	}
-	// Root of a user namespace may not write to the cgroup of the host's root; and old
-	// clone(2), all that Docker's filter allows, knows no cgroups.
-	j.apart = !userNS && !filtered && j.group != nil
-	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{int64(boolInt(proc.Terminal)), int64(boolInt(filtered))}}
+	dir := "/proc/" + strconv.Itoa(j.rec.Init.PID) + "/ns/"
+	pids, err := openPath(dir+"pid", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pids)
+	var own unix.Stat_t
+	if unix.Fstat(pids, &own) != nil || own.Ino == pidNamespace() {
+		return false
+	}
+	if k.Namespaces&unix.CLONE_NEWUSER == 0 {
+		return true
+	}
+	owner, err := unix.IoctlRetInt(pids, unix.NS_GET_USERNS)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(owner)
+	var of, user unix.Stat_t
+	return unix.Fstat(owner, &of) == nil && unix.Stat(dir+"user", &user) == nil && of.Ino == user.Ino
 }
 
 // allowsLast says whether the filter lets a process do what namespaces.Last does.
@@ -338,13 +363,12 @@ func (p *Plan) join(k *kept, rec *record, proc *specs.Process) {
 	if p.last != nil {
 		p.add(opProc, "")
 	}
-	root := rootfs.Step{Op: rootfs.OpRoot, Field: "/root/path", Target: "/", Flags: rootfs.FlagEntered}
-	if k.Chroot {
-		root = rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs}
-	}
-	steps := []rootfs.Step{root}
+	steps := []rootfs.Step{{Op: rootfs.OpRoot, Field: "/root/path", Target: "/", Flags: rootfs.FlagEntered}}
 	if proc.Terminal {
 		steps = append(steps, rootfs.Step{Op: rootfs.OpConsole, Field: "/process/terminal"})
+	}
+	if k.Chroot { // its terminals are those of the mount namespace, as at create
+		steps = append(steps, rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs})
 	}
 	steps = append(steps, rootfs.Step{Op: rootfs.OpStdio, Field: "/process"})
 	if k.Keyring {
@@ -419,16 +443,13 @@ func (j *joining) sendPlan() error {
 	}
 	defer unix.Close(proc)
 	fds := []int{proc, j.init}
-	switch {
-	case j.apart && j.tracers:
+	if j.apart {
 		group, err := alone(j.group)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(group)
 		fds = append(fds, group)
-	case j.apart:
-		fds = append(fds, j.group.FD())
 	}
 	return j.conn.Send(msgPlan, encodeSteps(j.steps), fds...)
 }
@@ -456,9 +477,14 @@ const stallCheck = 250 * time.Millisecond
 // errMute says that the child ended without a word.
 var errMute = errors.New("the process died before it executed the program")
 
-// awaitExec serves the process until execve.
+// awaitExec serves the process until execve. Who can trace the payload in the moment
+// before its execve can take the conversation out of its hands: so a message that is not
+// due, or names a process that is not our child, ends it all.
 func (j *joining) awaitExec() error {
-	announced := false
+	j.due = dueStillborn | dueExec
+	if j.terminal {
+		j.due = dueReady
+	}
 	for deadline := time.Now().Add(patience); ; {
 		kind, payload, fds, err := j.conn.Recv(time.Now().Add(stallCheck))
 		switch {
@@ -466,38 +492,55 @@ func (j *joining) awaitExec() error {
 			if deadline, err = j.stalled(deadline); err != nil {
 				return err
 			}
-		case errors.Is(err, io.EOF) && announced:
+		case errors.Is(err, io.EOF) && j.due == 0:
 			return nil
 		case errors.Is(err, io.EOF):
 			return errMute
 		case err != nil:
 			return err
-		case kind == msgReady:
-			if err := j.ready(fds); err != nil {
-				return err
-			}
-		case kind == msgStillborn && j.apart:
-			if err := j.moveIn(payload); err != nil {
-				return err
-			}
-		case kind == msgExec:
-			announced = true
-			if j.last != nil {
-				if err := j.take(payload); err != nil {
-					return err
-				}
-			}
 		default:
+			err := j.hear(kind, payload, fds)
 			closeAll(fds)
-			return remoteError(kind, payload)
+			if err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// What may come next.
+const (
+	dueReady = 1 << iota
+	dueStillborn
+	dueExec
+)
+
+// hear acts upon one message.
+func (j *joining) hear(kind byte, payload []byte, fds []int) error {
+	switch {
+	case kind == msgReady && j.due&dueReady != 0:
+		j.due = dueStillborn | dueExec
+		return j.ready(fds)
+	case kind == msgStillborn && j.due&dueStillborn != 0 && j.apart:
+		j.due = dueExec
+		return j.moveIn(payload)
+	case kind == msgExec && j.due&dueExec != 0:
+		j.due = 0
+		if j.last == nil {
+			return nil
+		}
+		return j.take(payload)
+	}
+	return remoteError(kind, payload)
 }
 
 // moveIn moves the child into the cgroup, since its own could not be born there.
 func (j *joining) moveIn(payload []byte) error {
 	if err := j.take(payload); err != nil {
 		return err
+	}
+	if !ended(int(j.proc.FD.Fd())) {
+		return errWire // and be abandoned
 	}
 	_, _ = reap(j.proc)
 	j.proc = nil
@@ -516,6 +559,10 @@ func (j *joining) take(payload []byte) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
+	}
+	if _, err = waitid(unix.P_PIDFD, fd, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT); err != nil || pid == j.child.PID {
+		_ = unix.Close(fd)
+		return errWire
 	}
 	j.proc = &namespaces.Process{PID: pid, FD: os.NewFile(uintptr(fd), "pidfd")}
 	return nil
@@ -537,7 +584,6 @@ func (j *joining) stalled(deadline time.Time) (time.Time, error) {
 
 // ready takes the terminal.
 func (j *joining) ready(fds []int) error {
-	defer closeAll(fds)
 	foreground := j.o.Terminal
 	if j.o.ConsoleSocket != "" {
 		foreground = nil
@@ -579,7 +625,7 @@ func (j *joining) explain(err error) error {
 // before its namespace is empty, and that may be for us to do.
 func (j *joining) ending() bool {
 	const exiting = 4 // PF_EXITING
-	if waitReadable(j.init, time.Now().Add(stallCheck/5)) == nil {
+	if waitReadable(j.init, time.Now().Add(stallCheck)) == nil {
 		return true
 	}
 	_, flags, err := readStat(j.rec.Init.PID)
@@ -615,6 +661,9 @@ func reap(p *namespaces.Process) (siginfo, error) {
 func (j *joining) finish() (int, error) {
 	if j.last == nil {
 		j.child, j.proc = nil, j.child
+	} else {
+		_, _ = reap(j.child)
+		j.child = nil
 	}
 	err := writePidFile(j.o.PidFile, j.proc.PID)
 	if err == nil {
@@ -625,15 +674,10 @@ func (j *joining) finish() (int, error) {
 		j.abandon()
 		return -1, err
 	}
-	status := 0
-	if !j.o.Detach {
-		status, err = j.wait()
+	if j.o.Detach {
+		return 0, nil
 	}
-	if j.child != nil {
-		_, _ = reap(j.child) // it has nothing left to do
-		j.child = nil
-	}
-	return status, err
+	return j.wait()
 }
 
 func (j *joining) wait() (int, error) {

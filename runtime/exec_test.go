@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/binary"
 	"encoding/json/jsontext"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/namespaces"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -86,30 +88,57 @@ func TestExecProcessFile(t *testing.T) {
 
 // Which process is the payload, and where its maker is, decides what others can reach.
 func TestDivide(t *testing.T) {
-	const own, user = unix.CLONE_NEWPID | unix.CLONE_NEWNS, unix.CLONE_NEWUSER
-	allow := &Step{Args: []string{"\x06\x00\x00\x00\x00\x00\xff\x7f"}}
-	deny := &Step{Args: []string{"\x06\x00\x00\x00\x01\x00\x05\x00"}}
+	allow := filterStep("\x06\x00\x00\x00\x00\x00\xff\x7f", 0)
+	deny := filterStep("\x06\x00\x00\x00\x01\x00\x05\x00", 0)
 	for name, test := range map[string]struct {
-		k                     kept
-		nnp                   bool
-		last, apart, filtered bool
+		k                      kept
+		nnp                    bool
+		uid                    uint32
+		apart, filtered, admin bool
 	}{
-		"plain":                       {kept{Namespaces: own}, false, true, true, false},
-		"no pid namespace":            {kept{Namespaces: unix.CLONE_NEWNS}, false, false, false, false},
-		"user namespace":              {kept{Namespaces: own | user}, false, true, false, false},
-		"user namespace, pod's pids":  {kept{Namespaces: own | user, Joined: unix.CLONE_NEWPID}, false, false, false, false},
-		"pod's pids":                  {kept{Namespaces: own, Joined: unix.CLONE_NEWPID}, false, true, true, false},
-		"filter":                      {kept{Namespaces: own, Filter: allow}, false, true, false, true},
-		"filter that denies":          {kept{Namespaces: own, Filter: deny}, false, false, false, false},
-		"late filter":                 {kept{Namespaces: own, Filter: allow}, true, true, true, false},
-		"late filter that denies":     {kept{Namespaces: own, Filter: deny}, true, true, true, false},
-		"late filter, tracers":        {kept{Namespaces: own, Filter: allow, Tracers: true}, true, true, false, true},
-		"late filter denies, tracers": {kept{Namespaces: own, Filter: deny, Tracers: true}, true, true, true, false},
+		"plain":                    {kept{}, false, 0, true, false, false},
+		"ordinary user":            {kept{}, false, 1, false, false, false},
+		"user namespace":           {kept{Namespaces: unix.CLONE_NEWUSER}, false, 0, false, false, false},
+		"filter":                   {kept{Filter: allow}, false, 0, false, true, false},
+		"filter, nnp":              {kept{Filter: allow}, true, 0, false, true, false},
+		"filter that denies":       {kept{Filter: deny}, false, 0, true, false, true},
+		"filter that denies, nnp":  {kept{Filter: deny}, true, 0, true, false, false},
+		"filter that denies, user": {kept{Filter: deny}, false, 1, false, false, true},
 	} {
 		j := &joining{group: &cgroups.Group{}}
-		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp})
-		if (j.last != nil) != test.last || j.apart != test.apart || test.last && (j.last.Nums[1] == 1) != test.filtered {
-			t.Errorf("%s: last %v, apart %v", name, j.last, j.apart)
+		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp, User: specs.User{UID: test.uid}}, true)
+		if j.apart != test.apart || (j.last.Nums[1] == 1) != test.filtered || (j.last.Nums[2] == 1) != test.admin {
+			t.Errorf("%s: apart %v, %v", name, j.apart, j.last.Nums)
+		}
+		j = &joining{group: &cgroups.Group{}}
+		if j.divide(&test.k, &specs.Process{}, false); j.last != nil || j.apart {
+			t.Errorf("%s: not hidden, but divided", name)
+		}
+	}
+}
+
+// What is not due, or is about others than our children, ends the conversation.
+func TestExecHears(t *testing.T) {
+	stranger := []byte{1, 0, 0, 0}
+	for name, test := range map[string]struct {
+		due, kind int
+		payload   []byte
+	}{
+		"ready without a terminal": {dueStillborn | dueExec, int(msgReady), nil},
+		"ready again":              {dueExec, int(msgReady), nil},
+		"exec before ready":        {dueReady, int(msgExec), stranger},
+		"exec again":               {0, int(msgExec), stranger},
+		"a stranger":               {dueExec, int(msgExec), stranger},
+		"ourselves":                {dueExec, int(msgExec), binary.LittleEndian.AppendUint32(nil, uint32(os.Getpid()))},
+		"nobody":                   {dueExec, int(msgExec), []byte{0, 0, 0, 0}},
+		"no pid":                   {dueExec, int(msgExec), []byte{1}},
+		"stillborn stranger":       {dueStillborn, int(msgStillborn), stranger},
+		"stillborn after exec":     {dueExec, int(msgStillborn), stranger},
+		"a message of ours":        {dueExec, int(msgGo), nil},
+	} {
+		j := &joining{due: test.due, apart: true, last: &Step{}, child: &namespaces.Process{PID: 7}}
+		if err := j.hear(byte(test.kind), test.payload, nil); err == nil || j.proc != nil {
+			t.Errorf("%s was believed", name)
 		}
 	}
 }

@@ -70,7 +70,6 @@ type initer struct {
 	listen, lock int    // start's listening socket; lock held until execve
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
-	cwd          string // directory of opChdir
 	inside       bool   // opChdir succeeded
 	became       bool   // opUser has run
 	denied       bool   // the user namespace forbids setgroups
@@ -254,13 +253,20 @@ func (i *initer) findHome(uid int64) error {
 // session makes the init the leader of a new session, so that it has no way to the
 // caller's terminal (TIOCSTI), and gives it the container's own terminal if there is one.
 func (i *initer) session(s *Step) error {
-	if _, err := unix.Setsid(); err != nil {
+	// One that has joined namespaces leads its session since before it did.
+	if _, err := unix.Setsid(); err != nil && !leads() {
 		return os.NewSyscallError("setsid", err)
 	}
 	if given, err := i.terminal(s); !given || err != nil {
 		return err
 	}
 	return os.NewSyscallError("set controlling terminal", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
+}
+
+// leads says whether this process leads its session already.
+func leads() bool {
+	id, err := unix.Getsid(0)
+	return err == nil && id == os.Getpid()
 }
 
 // terminal makes the container's terminal, if there is one, descriptors 0 to 2.
@@ -385,6 +391,19 @@ func (i *initer) park() {
 	}
 }
 
+// setCaps sets the capabilities, and once more that nobody may look: a change of rights
+// makes a process what fs.suid_dumpable says.
+func (i *initer) setCaps(s *Step) error {
+	var err error
+	if i.last != nil {
+		err = i.last.setCaps(s)
+	} else {
+		err = setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
+	}
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	return err
+}
+
 // applyProcess runs the steps of start on the thread that will execve.
 func (i *initer) applyProcess(s *Step) error {
 	switch s.Op {
@@ -405,8 +424,9 @@ func (i *initer) applyProcess(s *Step) error {
 		}
 		return chdir(s.Args[0])
 	case opSeccomp:
-		if i.last != nil && i.last.bare {
-			return i.last.filter(s)
+		if i.last != nil && i.last.late {
+			i.last.filter = s
+			return nil
 		}
 		if err := i.announce(); err != nil {
 			return err
@@ -416,9 +436,9 @@ func (i *initer) applyProcess(s *Step) error {
 	case opBounding:
 		return dropBounding(s.Nums[0])
 	case opUser:
-		return i.become(s)
+		return i.become(s.Nums)
 	case opCaps:
-		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
+		return i.setCaps(s)
 	case opAmbient:
 		raiseAmbient(s.Nums[0])
 		return nil
@@ -426,9 +446,6 @@ func (i *initer) applyProcess(s *Step) error {
 		i.setUmask(s.Nums[0])
 		return nil
 	case opNoNewPrivs:
-		if i.last != nil {
-			i.last.bare = !i.last.Legacy
-		}
 		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case opExec:
 		return i.execute(s)

@@ -19,18 +19,16 @@ import (
 // hides what it costs, and is not synced: it ends with the container.
 type kept struct {
 	Namespaces uintptr // CLONE_NEW* of those that the container has for itself
-	Joined     uintptr // those of them that it joined
 	Chroot     bool    // its root is a directory in a mount namespace of others
 	Unmapped   bool    // its user namespace maps no id, so that none can be set
 	Keyring    bool    // it has a session keyring
-	Tracers    bool    // its processes may have CAP_SYS_PTRACE
-	Filter     *Step   // opSeccomp, nil without a filter
+	Filter     *Step   // opSeccomp, nil without a filter; its bytes and flags are kept
 	Process    jsontext.Value
 }
 
 const (
 	keptFile    = "exec"
-	keptVersion = 1
+	keptVersion = 2 // to be raised with every change of the layout: a container may outlive its husk
 	maxKept     = 2 * maxConfig
 )
 
@@ -40,13 +38,9 @@ func (c *creation) keep() error {
 		Namespaces: c.plan.Spawn.New, Chroot: !c.plan.isNew(unix.CLONE_NEWNS), Process: c.config.process,
 		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
 	}
-	if proc := c.config.Spec.Process; proc != nil && proc.Capabilities != nil {
-		k.Tracers = capMask(proc.Capabilities.Bounding)&(1<<unix.CAP_SYS_PTRACE) != 0
-	}
 	for _, j := range c.plan.Joined {
-		k.Joined |= namespaceFlag(j.Type)
+		k.Namespaces |= namespaceFlag(j.Type)
 	}
-	k.Namespaces |= k.Joined
 	for i := range c.plan.Steps {
 		switch s := &c.plan.Steps[i]; s.Op {
 		case opKeyring:
@@ -70,13 +64,15 @@ func (k *kept) encode() []byte {
 	e := packer{b: make([]byte, 0, 1024+len(k.Process))}
 	e.num(keptVersion)
 	e.num(uint64(k.Namespaces))
-	e.num(uint64(k.Joined))
-	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring, k.Tracers, k.Filter != nil} {
+	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring} {
 		e.flag(v)
 	}
+	filter, flags := "", int64(0)
 	if k.Filter != nil {
-		e.step(k.Filter)
+		filter, flags = k.Filter.Args[0], k.Filter.Nums[0]
 	}
+	e.str(filter)
+	e.num(uint64(flags))
 	e.str(string(k.Process))
 	return e.b
 }
@@ -86,13 +82,12 @@ func decodeKept(b []byte) (*kept, error) {
 	if v := d.num(); v != keptVersion {
 		return nil, fmt.Errorf("written by another version of husk (layout %d)", v)
 	}
-	k.Namespaces, k.Joined = uintptr(d.num()), uintptr(d.num())
-	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring, &k.Tracers} {
+	k.Namespaces = uintptr(d.num())
+	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
 		*p = d.flag()
 	}
-	if d.flag() {
-		k.Filter = new(Step)
-		d.step(k.Filter)
+	if filter, flags := d.str(), int64(d.num()); filter != "" {
+		k.Filter = filterStep(filter, flags)
 	}
 	k.Process = jsontext.Value(d.str())
 	if d.err == nil && len(d.b) != 0 {

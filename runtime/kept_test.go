@@ -11,8 +11,7 @@ import (
 
 func sampleKept() *kept {
 	return &kept{
-		Namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Joined: unix.CLONE_NEWPID, Chroot: true, Keyring: true, Tracers: true,
-		Filter:  &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{"12345678"}, Nums: []int64{4}},
+		Namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Chroot: true, Keyring: true, Filter: filterStep("12345678", 4),
 		Process: jsontext.Value(`{"args":["sh"]}`),
 	}
 }
@@ -38,6 +37,14 @@ func TestKeptSurvives(t *testing.T) {
 	}
 	if _, err := decodeKept([]byte{keptVersion + 1}); err == nil || !strings.Contains(err.Error(), "another version") {
 		t.Error(err)
+	}
+}
+
+// The layout is that of the version: a container may be older than the husk that joins it.
+func TestKeptLayout(t *testing.T) {
+	want := "\x02\x80\x80\x88\x80\x02\x01\x00\x01\x0812345678\x04\x0f{\"args\":[\"sh\"]}"
+	if got := string(sampleKept().encode()); got != want {
+		t.Errorf("%q: raise keptVersion, and this", got)
 	}
 }
 

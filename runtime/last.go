@@ -16,9 +16,12 @@ import (
 // born, becomes one of its system calls.
 type last struct {
 	namespaces.Last
-	bare  bool    // the filter needs no rights any more, and can wait
-	steps []*Step // of the calls
-	hold  []any   // what the calls point to
+	late  bool // the filter is installed by the process
+	admin bool // with CAP_SYS_ADMIN, which it gives up then
+
+	filter, caps *Step   // late, and what is left then
+	steps        []*Step // of the calls
+	hold         []any   // what the calls point to
 }
 
 // call adds a system call on behalf of a step.
@@ -35,35 +38,31 @@ func (i *initer) enterPIDs(s *Step) error {
 	if err := unix.Setns(i.pidfd, unix.CLONE_NEWPID); err != nil {
 		return os.NewSyscallError("setns pid", err)
 	}
-	terminal, legacy := s.Nums[0] != 0, s.Nums[1] != 0
-	i.last = &last{Last: namespaces.Last{Cgroup: i.cgroup, Legacy: legacy, Conn: i.conn.FD()}}
+	terminal, filtered, admin := s.Nums[0] != 0, s.Nums[1] != 0, s.Nums[2] != 0
+	i.last = &last{Last: namespaces.Last{Cgroup: i.cgroup, Legacy: filtered, Conn: i.conn.FD()}, late: !filtered, admin: admin}
 	i.last.call(s, unix.SYS_SETSID)
 	if terminal {
 		i.last.call(s, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
+	i.last.room(s)
 	return nil
 }
 
-// keepFSUID keeps root's right to its files, of which the cgroup is one, until the
-// process is born, which gives it up before all else. It is not used for anything but
-// that: the directory that only the user may enter is entered now.
-func (i *initer) keepFSUID(s *Step, uid uintptr) error {
-	if !i.inside {
-		if err := chdir(i.cwd); err != nil {
-			return err
+// room raises the limit on processes that this one has from our caller, who means his
+// own: it would count against the birth of one of the container's user. A payload that is
+// given no other gets it back.
+func (l *last) room(s *Step) {
+	limit := &unix.Rlimit{}
+	if unix.Prlimit(0, unix.RLIMIT_NPROC, nil, limit) != nil || limit.Cur == unix.RLIM_INFINITY {
+		return
+	}
+	for _, highest := range []uint64{unix.RLIM_INFINITY, limit.Max} {
+		if unix.Prlimit(0, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: highest, Max: highest}, nil) == nil {
+			break
 		}
-		i.inside = true
 	}
-	have, err := permitted()
-	if err == nil {
-		err = capset(have, have, 0) // the change of ids has left none of them effective
-	}
-	if err != nil {
-		return os.NewSyscallError("capset", err)
-	}
-	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
-	i.last.call(s, unix.SYS_SETFSUID, uid)
-	return nil
+	l.hold = append(l.hold, limit)
+	l.call(s, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NPROC, uintptr(unsafe.Pointer(limit)), 0)
 }
 
 // rlimit leaves a limit to the process: one on processes or memory could be in the way
@@ -75,19 +74,45 @@ func (l *last) rlimit(s *Step) error {
 	return nil
 }
 
-// filter leaves the seccomp filter to the process where no privilege is needed to install
-// it: it might forbid what makes the process.
-func (l *last) filter(s *Step) error {
-	bpf := []byte(s.Args[0])
-	prog := &unix.SockFprog{Len: uint16(len(bpf) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&bpf[0]))}
-	l.hold = append(l.hold, prog)
-	l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
+// setCaps sets the capabilities, and keeps one beyond them where the filter needs that.
+func (l *last) setCaps(s *Step) error {
+	const admin = 1 << unix.CAP_SYS_ADMIN
+	if !l.admin {
+		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
+	}
+	l.caps = s
+	return setCaps(s.Nums[0]|admin, s.Nums[1]|admin, s.Nums[2])
+}
+
+// closing adds the calls that must come last: the filter, which would forbid what makes
+// the process, and the end of the right to install it.
+func (l *last) closing() error {
+	if s := l.filter; s != nil {
+		bpf := []byte(s.Args[0])
+		prog := &unix.SockFprog{Len: uint16(len(bpf) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&bpf[0]))}
+		l.hold = append(l.hold, prog)
+		l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
+	}
+	if s := l.caps; s != nil {
+		have, err := permitted()
+		if err != nil {
+			return err
+		}
+		permit := have & s.Nums[1]
+		header, data := capData(s.Nums[0]&permit, permit, s.Nums[2]&have)
+		l.hold = append(l.hold, header, data)
+		l.call(s, unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])))
+	}
 	return nil
 }
 
 // lastExec has the process born and tells exec its pid. It returns only after a failure.
 func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
 	i.last.Paths, i.last.Argv, i.last.Envp = paths, argv, envp
+	if err := i.last.closing(); err != nil {
+		i.reportLast(err)
+		os.Exit(1)
+	}
 	pid, answers, err := i.last.Start()
 	if errors.Is(err, namespaces.ErrStillborn) && i.last.Cgroup >= 0 {
 		// Nothing can be born in this cgroup. Then we have ourselves moved there.

@@ -52,7 +52,7 @@ const (
 	// The steps of a process that joins a container with a PID namespace (exec.go).
 	opProc     // take what comes along: a procfs, a pidfd of the container's init, the cgroup
 	opTerminal // as opSession, but the session is the payload's to begin
-	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal, clone3 is not allowed
+	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal; a filter may deny clone3; the filter needs CAP_SYS_ADMIN and comes last
 )
 
 // Step is one thing the container's init does, and the config field it comes from.
@@ -423,7 +423,11 @@ func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
 		return nil, nil
 	}
 	p.Warnings = append(p.Warnings, f.Warnings...)
-	return &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{string(f.BPF)}, Nums: []int64{int64(f.Flags)}}, nil
+	return filterStep(string(f.BPF), int64(f.Flags)), nil
+}
+
+func filterStep(bpf string, flags int64) *Step {
+	return &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{bpf}, Nums: []int64{flags}}
 }
 
 // umask: unset means unchanged in the spec, but every image was made where runc and

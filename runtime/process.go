@@ -89,7 +89,7 @@ func ownStdio(uid uint32, terminal bool) error {
 // (network file systems), and it has to wait for the change of ids.
 func (i *initer) chdir(dir string) error {
 	err := chdir(dir)
-	i.inside, i.cwd = err == nil, dir
+	i.inside = err == nil
 	if errors.Is(err, unix.EACCES) {
 		return nil
 	}
@@ -117,8 +117,7 @@ func chdir(dir string) error {
 // become changes to uid nums[0], gid nums[1] and the groups that follow. The raw calls
 // concern this thread alone, which is the one that will execve; capabilities survive
 // the change until setCaps.
-func (i *initer) become(s *Step) error {
-	nums := s.Nums
+func (i *initer) become(nums []int64) error {
 	i.became = true
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
@@ -137,13 +136,7 @@ func (i *initer) become(s *Step) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
 		return fmt.Errorf("setresuid %d: %w", uid, errno)
 	}
-	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
-	if i.last != nil && i.last.Cgroup >= 0 && uid != 0 {
-		return i.keepFSUID(s, uid)
-	}
-	return nil
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0))
 }
 
 // setGroups: a user namespace made without privilege forbids setgroups, and then an
