@@ -3,6 +3,7 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -266,7 +267,7 @@ func (m *Manager) abandon(u Unit) {
 	}
 }
 
-// Set changes properties of the unit until it is stopped.
+// Set changes properties of the unit until it is stopped, but for those that cannot be.
 func (m *Manager) Set(u Unit, props []Property) error {
 	if len(props) == 0 {
 		return nil
@@ -275,7 +276,7 @@ func (m *Manager) Set(u Unit, props []Property) error {
 		if err := m.know(); err != nil {
 			return err
 		}
-		known := m.known(props)
+		known := slices.DeleteFunc(m.known(props), func(p Property) bool { return p.fixed })
 		if len(known) == 0 {
 			return nil
 		}

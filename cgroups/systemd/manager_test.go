@@ -420,7 +420,7 @@ func TestSet(t *testing.T) {
 	f := newFake(t, false)
 	m := f.connect()
 	must(t, m.Set(c1, nil))
-	must(t, m.Set(c1, []Property{{Name: "New", Value: true, since: 999}}))
+	must(t, m.Set(c1, []Property{{Name: "New", Value: true, since: 999}, {Name: "Fixed", Value: true, fixed: true}}))
 	f.called("Get")
 	wantError(t, m.Set(c1, []Property{{Name: "TasksMax", Value: uint64(7)}}), unix.ENOENT, "set properties of unit husk-c1.scope", "not loaded")
 }

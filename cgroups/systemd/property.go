@@ -16,7 +16,8 @@ import (
 type Property struct {
 	Name  string
 	Value any
-	since int // the first systemd that knows it
+	since int  // the first systemd that knows it
+	fixed bool // once the unit is started
 }
 
 func (p Property) String() string { return fmt.Sprintf("%s=%s", p.Name, format(p.Value)) }
@@ -64,26 +65,28 @@ var words = []struct {
 	file, name string
 	since      int
 	conv       func(value string) (any, bool)
+	fixed      bool // systemd does not change it later
 }{
-	{"memory.max", "MemoryMax", 231, size},
-	{"memory.high", "MemoryHigh", 231, size},
-	{"memory.low", "MemoryLow", 231, size},
-	{"memory.min", "MemoryMin", 240, size},
-	{"memory.swap.max", "MemorySwapMax", 232, size},
-	{"memory.zswap.max", "MemoryZSwapMax", 253, size},
-	{"cpu.idle", "CPUWeight", 252, idle},
-	{"cpu.weight", "CPUWeight", 232, weight},
-	{"cpu.max", "CPUQuotaPerSecUSec", 213, quota},
-	{"cpu.max", "CPUQuotaPeriodUSec", 242, period},
-	{"cpuset.cpus", "AllowedCPUs", 244, mask},
-	{"cpuset.mems", "AllowedMemoryNodes", 244, mask},
-	{"pids.max", "TasksMax", 227, tasks},
-	{"io.weight", "IOWeight", 230, ioWeight},
-	{"io.weight", "IODeviceWeight", 230, ioDeviceWeight},
-	{"io.max", "IOReadBandwidthMax", 230, func(v string) (any, bool) { return ioMax(v, "rbps") }},
-	{"io.max", "IOWriteBandwidthMax", 230, func(v string) (any, bool) { return ioMax(v, "wbps") }},
-	{"io.max", "IOReadIOPSMax", 230, func(v string) (any, bool) { return ioMax(v, "riops") }},
-	{"io.max", "IOWriteIOPSMax", 230, func(v string) (any, bool) { return ioMax(v, "wiops") }},
+	{"memory.max", "MemoryMax", 231, size, false},
+	{"memory.high", "MemoryHigh", 231, size, false},
+	{"memory.low", "MemoryLow", 231, size, false},
+	{"memory.min", "MemoryMin", 240, size, false},
+	{"memory.swap.max", "MemorySwapMax", 232, size, false},
+	{"memory.zswap.max", "MemoryZSwapMax", 253, size, false},
+	{"memory.oom.group", "OOMPolicy", 253, oomPolicy, true},
+	{"cpu.idle", "CPUWeight", 252, idle, false},
+	{"cpu.weight", "CPUWeight", 232, weight, false},
+	{"cpu.max", "CPUQuotaPerSecUSec", 213, quota, false},
+	{"cpu.max", "CPUQuotaPeriodUSec", 242, period, false},
+	{"cpuset.cpus", "AllowedCPUs", 244, mask, false},
+	{"cpuset.mems", "AllowedMemoryNodes", 244, mask, false},
+	{"pids.max", "TasksMax", 227, tasks, false},
+	{"io.weight", "IOWeight", 230, ioWeight, false},
+	{"io.weight", "IODeviceWeight", 230, ioDeviceWeight, false},
+	{"io.max", "IOReadBandwidthMax", 230, func(v string) (any, bool) { return ioMax(v, "rbps") }, false},
+	{"io.max", "IOWriteBandwidthMax", 230, func(v string) (any, bool) { return ioMax(v, "wbps") }, false},
+	{"io.max", "IOReadIOPSMax", 230, func(v string) (any, bool) { return ioMax(v, "riops") }, false},
+	{"io.max", "IOWriteIOPSMax", 230, func(v string) (any, bool) { return ioMax(v, "wiops") }, false},
 }
 
 // Properties says the limits in systemd's words, as far as it has them: what systemd is
@@ -104,7 +107,7 @@ func Properties(limits []cgroups.Limit) []Property {
 				continue
 			}
 			if v, ok := w.conv(strings.TrimSpace(v)); ok {
-				all = add(all, Property{w.name, v, w.since})
+				all = add(all, Property{w.name, v, w.since, w.fixed})
 			}
 		}
 	}
@@ -167,6 +170,14 @@ func size(s string) (any, bool) {
 func number(s string, low, high uint64) (uint64, bool) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	return n, err == nil && n >= low && n <= high
+}
+
+// oomPolicy: systemd ends the unit then too, whose processes are all dead.
+func oomPolicy(s string) (any, bool) {
+	if s == "1" {
+		return "kill", true
+	}
+	return "continue", s == "0"
 }
 
 func weight(s string) (any, bool) { return number(s, 1, 10000) }

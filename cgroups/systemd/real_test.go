@@ -169,7 +169,7 @@ func limitsOf(text string) (limits []cgroups.Limit) {
 func TestRealLimits(t *testing.T) {
 	m := direct(t)
 	u, pid := scopeOf(t, m, ""), sleeper(t)
-	group, err := m.Start(u, pid, Properties(limitsOf("memory.max=64M memory.low=1048576 memory.swap.max=0 cpu.weight=79 cpu.max=20000|50000 cpuset.cpus=0 pids.max=11 io.weight=50")))
+	group, err := m.Start(u, pid, Properties(limitsOf("memory.max=64M memory.low=1048576 memory.swap.max=0 cpu.weight=79 cpu.max=20000|50000 cpuset.cpus=0 pids.max=11 io.weight=50 memory.oom.group=1")))
 	must(t, err)
 	check := func(when string, shown, files map[string]string) {
 		t.Helper()
@@ -192,11 +192,14 @@ func TestRealLimits(t *testing.T) {
 		"memory.max": "67108864", "memory.low": "1048576", "memory.swap.max": "0", "cpu.weight": "79",
 		"cpu.max": "20000 50000", "cpuset.cpus": "0", "pids.max": "11", "io.weight": "default 50",
 	}
+	if m.version >= 253 {
+		shown["OOMPolicy"], files["memory.oom.group"] = "kill", "1"
+	}
 	check("started", shown, files)
 	output(t, "systemctl", "daemon-reload")
 	check("reloaded", shown, files)
 
-	must(t, m.Set(u, Properties(limitsOf("memory.max=128M cpu.max=max pids.max=max cpu.idle=1"))))
+	must(t, m.Set(u, Properties(limitsOf("memory.max=128M cpu.max=max pids.max=max cpu.idle=1 memory.oom.group=0"))))
 	shown["MemoryMax"], files["memory.max"] = "134217728", "134217728"
 	shown["CPUQuotaPerSecUSec"], files["cpu.max"] = "infinity", "max 100000" // without a quota systemd has no period
 	shown["TasksMax"], files["pids.max"] = "infinity", "max"
