@@ -34,6 +34,21 @@ func Own() (string, error) {
 	return parseOwn(file)
 }
 
+// OwnProcs opens cgroup.procs of the caller's own group for writing: a process that
+// writes "0" to it moves there.
+func OwnProcs() (fd int, err error) {
+	own, err := Own()
+	if err != nil {
+		return -1, err
+	}
+	g, err := Open(own)
+	if err != nil {
+		return -1, err
+	}
+	defer g.Close()
+	return openat(g.fd, "cgroup.procs", unix.O_WRONLY)
+}
+
 func parseOwn(file string) (string, error) {
 	for line := range strings.Lines(file) {
 		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")

@@ -67,11 +67,14 @@ type half struct {
 	offsets   bool    // wait at the gate: time offsets
 	place     bool    // wait at the gate: be moved into the cgroup
 	ids       bool    // become root of the user namespace
+	small     bool    // no transparent huge pages
 
 	root         uintptr // detached mount to pivot into before the second process, 0: none
 	conn, target uintptr // the conversation's descriptor, now and at exec
 	exe          uintptr
-	boot         int32 // socket to the parent until the last process runs, or -1
+	leave        uintptr // cgroup.procs of the cgroup to move to, 0: none
+	slot         [1]byte // "0", this process
+	boot         int32   // socket to the parent until the last process runs, or -1
 	gaps         []gap
 	argv, envv   []*byte
 
@@ -126,6 +129,13 @@ func (h *half) run() {
 		h.stageTwo()
 	}
 	h.unshare(h.late, "unshare cgroup")
+	if h.leave != 0 {
+		h.slot[0] = '0'
+		syscall.RawSyscall6(unix.SYS_WRITE, h.leave, uintptr(unsafe.Pointer(&h.slot)), 1, 0, 0, 0)
+	}
+	if h.small {
+		syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, 1, 0, 0, 0, 0)
+	}
 	h.guard() // cleared when the ids changed
 	h.exec()
 }

@@ -42,6 +42,15 @@ type Config struct {
 	// when cgroup.kill was once written to that one or to the caller's. See ErrKilled.
 	Place func(pid int) error
 
+	// Leave, unless 0, is the cgroup.procs of a cgroup, open for writing, into which
+	// the child moves once its own cgroup is the root of its cgroup namespace: what it
+	// needs from then on is charged there. If that is refused it stays.
+	Leave int
+
+	// Small keeps the program from transparent huge pages, of which its heap would
+	// take a whole one at once. What it executes inherits that.
+	Small bool
+
 	// Root is a detached mount that becomes "/" of the new mount namespace before
 	// a joined PID namespace is entered, whose processes could otherwise reach
 	// the host's files through /proc/PID/root. 0: the child does that itself.

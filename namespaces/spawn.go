@@ -65,6 +65,9 @@ func (c *Config) spawn() (*Process, error) {
 	// The child may be reading what they hold until it executes.
 	defer goruntime.KeepAlive(h)
 	defer goruntime.KeepAlive(c)
+	if h.small && h.shared {
+		defer allowHugePages() // it is our memory of which the child said it
+	}
 	p, err := h.start()
 	if boot == nil {
 		return p, err
@@ -77,12 +80,21 @@ func (c *Config) spawn() (*Process, error) {
 	return c.attend(p, boot, h)
 }
 
+// HugePages says whether this process may get transparent huge pages.
+func HugePages() bool {
+	v, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
+	return err == nil && v == 0
+}
+
+func allowHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0) }
+
 // prepare lays out everything that the child will need, since it cannot
 // allocate. It also returns our end of the boot socket, if one is needed.
 func prepare(c *Config) (*half, *Conn, error) {
 	h := &half{
 		conn: uintptr(c.Child.fd), target: uintptr(3 + c.Inherit), exe: c.Exe.Fd(), boot: -1,
 		maps: c.New&unix.CLONE_NEWUSER != 0 && len(c.UIDMaps)+len(c.GIDMaps) > 0, place: c.Place != nil,
+		leave: uintptr(c.Leave), small: c.Small,
 	}
 	h.setJoins(c.Join)
 	h.setFlags(c)
@@ -169,6 +181,9 @@ func (h *half) setGaps(inherit int) {
 	}
 	if h.root != 0 {
 		keep = append(keep, h.root)
+	}
+	if h.leave != 0 {
+		keep = append(keep, h.leave)
 	}
 	for i := range h.joins {
 		keep = append(keep, h.joins[i].fd)

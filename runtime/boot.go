@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -53,6 +54,13 @@ func (c *creation) spawn() (err error) {
 	if c.group != nil && s.Place == nil {
 		s.Cgroup = c.group.FD()
 	}
+	if c.tight() {
+		// Where we may not move it, it must do with what there is.
+		if fd, err := cgroups.OwnProcs(); err == nil {
+			defer unix.Close(fd)
+			s.Leave, c.apart = fd, true
+		}
+	}
 	c.proc, c.conn, err = launch(s)
 	return err
 }
@@ -69,6 +77,9 @@ func launch(s *namespaces.Config) (proc *namespaces.Process, conn *namespaces.Co
 	}
 	s.Args = []string{initName, strconv.Itoa(3 + s.Inherit)}
 	s.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GOTRACEBACK=none"}
+	if s.Small = namespaces.HugePages(); s.Small {
+		s.Env = append(s.Env, envSmall+"=1")
+	}
 	// The process shall get the caller's limit on open files, not the one that the Go
 	// runtime raised for itself.
 	namespaces.RestoreNofile()
@@ -138,7 +149,7 @@ func (c *creation) prepare() error {
 // recordInit adds the init to the record where a cgroup of the container's own would
 // not lead to it, should we die between GO and the final record.
 func (c *creation) recordInit(pid int) error {
-	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
+	if slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) && !c.apart {
 		return nil
 	}
 	var err error

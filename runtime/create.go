@@ -71,6 +71,7 @@ type creation struct {
 	extra   []systemd.Property // of its unit, from annotations
 	conn    *namespaces.Conn
 	proc    *namespaces.Process
+	apart   bool   // the init enters its cgroup when it is READY
 	end     ending // of the init, once reaped
 }
 

@@ -175,10 +175,29 @@ func hostID(id uint32, maps []specs.LinuxIDMapping) (int, bool) {
 	return int(id), len(maps) == 0
 }
 
+// enough is a limit on memory above which the init is not in the way of the process.
+const enough = 4 << 20
+
+// tight says whether the init must not live at the container's expense: under a small
+// limit it works in our own cgroup and enters the container's when it is READY, since
+// what was charged to a group stays there. Not with systemd, which takes an empty scope
+// for one that has ended.
+func (c *creation) tight() bool {
+	return c.group != nil && c.plan.Unit == nil && slices.ContainsFunc(c.plan.Limits, func(l cgroups.Limit) bool {
+		n, err := strconv.ParseUint(l.Value, 10, 64)
+		return l.File == "memory.max" && err == nil && n < enough
+	})
+}
+
 // limitLate applies those that might: the child is parked now and needs no more.
 func (c *creation) limitLate() error {
 	if c.group == nil {
 		return nil
+	}
+	if c.apart {
+		if err := c.group.Add(c.proc.PID); err != nil {
+			return at("/linux/cgroupsPath", c.plan.Cgroup, err)
+		}
 	}
 	if late := c.properties(true); c.manager != nil && len(late) > 0 {
 		if err := c.manager.Set(*c.plan.Unit, late); err != nil {

@@ -17,6 +17,9 @@ import (
 // initName is argv[0] of the re-executed child; no user types it.
 const initName = "husk-init"
 
+// envSmall tells the init that only it is kept from huge pages, not the process.
+const envSmall = "HUSK_SMALL"
+
 // init takes over the program where it runs as a container's init: a program that
 // creates containers is executed again for each of them, as initName. That it happens
 // here and not in main saves the start of everything that is initialised later, and a
@@ -465,6 +468,9 @@ func (i *initer) announce() error {
 	}
 	i.announced = true
 	i.denied = !i.became && i.setgroupsDenied()
+	if os.Getenv(envSmall) != "" {
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	}
 	keepOnExec(i.inherit, true)
 	if i.last != nil {
 		return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD(), i.last.Cgroup))
