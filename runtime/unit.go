@@ -69,7 +69,7 @@ func (c *creation) placeUnit(pid int) error {
 	if err := c.recordInit(pid); err != nil {
 		return err
 	}
-	path, err := c.manager.Start(*c.plan.Unit, pid, append(c.properties(false), c.extra...))
+	path, err := c.manager.Start(*c.plan.Unit, pid, slices.Concat(c.properties(false), systemd.Fixed(c.plan.Limits), c.extra))
 	if err != nil {
 		c.rec.Cgroup, c.rec.CgroupMade, c.rec.Unit = "", nil, "" // whatever is there is not ours
 		return at("/linux/cgroupsPath", c.plan.Cgroup, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -112,6 +113,11 @@ func Properties(limits []cgroups.Limit) []Property {
 		}
 	}
 	return all
+}
+
+// Fixed are those properties that only Start can set.
+func Fixed(limits []cgroups.Limit) []Property {
+	return slices.DeleteFunc(Properties(limits), func(p Property) bool { return !p.fixed })
 }
 
 // add replaces a property of the same name, except that lists of devices grow.

@@ -78,12 +78,7 @@ func TestProperties(t *testing.T) {
 		{"io.max=rbps=1", ""},
 		{"hugetlb.2MB.max=0 rdma.max=x misc.max=y", ""},
 	} {
-		var limits []cgroups.Limit
-		for l := range strings.FieldsSeq(c.limits) {
-			file, value, _ := strings.Cut(l, "=")
-			limits = append(limits, cgroups.Limit{File: file, Value: strings.ReplaceAll(value, "|", " ")})
-		}
-		if got := show(Properties(limits)); got != c.want {
+		if got := show(Properties(limitsOf(c.limits))); got != c.want {
 			t.Errorf("%s: %s\nwant %s", c.limits, got, c.want)
 		}
 	}
@@ -113,6 +108,12 @@ func TestPropertiesOfResources(t *testing.T) {
 		"TasksMax=1 CPUQuotaPerSecUSec=200000 MemoryHigh=1048576"
 	if got := show(Properties(limits)); got != want {
 		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+func TestFixed(t *testing.T) {
+	if got := show(Fixed(limitsOf("memory.max=5 memory.oom.group=1 pids.max=7"))); got != "OOMPolicy=kill" {
+		t.Error(got)
 	}
 }
 
