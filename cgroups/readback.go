@@ -9,26 +9,35 @@ import (
 // Limits reads back what is set: the content of those limit files that differ
 // from what a new group has.
 func (g *Group) Limits() (map[string]string, error) {
-	dir, err := openat(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	set := map[string]string{}
+	files, err := g.limitFiles()
 	if err != nil {
 		return nil, g.pathError("list files of", err)
 	}
-	defer closeFD(dir)
-	set := map[string]string{}
-	for _, file := range list(dir, func(kind byte, _ []byte) bool { return kind == unix.DT_REG }) {
-		initial, ok := initially(file)
-		if !ok {
-			continue
-		}
+	for _, file := range files {
 		text, err := read(g.fd, file)
 		if ignoreGone(err) != nil {
 			return nil, g.pathError("read "+file+" of", err)
 		}
+		initial, _ := initially(file)
 		if text = limited(file, text); err == nil && text != initial {
 			set[file] = text
 		}
 	}
 	return set, nil
+}
+
+// limitFiles lists the files of the group that hold limits.
+func (g *Group) limitFiles() ([]string, error) {
+	dir, err := openat(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(dir)
+	return list(dir, func(kind byte, name []byte) bool {
+		_, ok := initially(string(name))
+		return ok && kind == unix.DT_REG
+	}), nil
 }
 
 // initially is what a limit file has in a new group; ok is false for other files.

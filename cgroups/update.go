@@ -56,6 +56,26 @@ func (g *Group) Update(limits []Limit, then ...func() error) error {
 	return failed
 }
 
+// Keep calls step and gives back what they had to all limit files that it made others
+// change: systemd, told of one limit of its unit, writes all those that it has an idea of.
+func (g *Group) Keep(step func() error) error {
+	var saved []content
+	files, err := g.limitFiles()
+	if err != nil {
+		return g.pathError("list files of", err)
+	}
+	for _, file := range files {
+		if text, err := read(g.fd, file); err == nil {
+			saved = append(saved, content{file, text})
+		}
+	}
+	err = step()
+	if restored := g.restore(saved); err == nil {
+		err = restored
+	}
+	return err
+}
+
 // writable refuses what is bound to fail.
 func (g *Group) writable(l Limit) error {
 	if err := g.check(l); err != nil {

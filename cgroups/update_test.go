@@ -276,3 +276,24 @@ func TestLimitsOfNewGroup(t *testing.T) {
 		t.Error(got, err)
 	}
 }
+
+// TestKeep: what somebody else changes meanwhile is changed back, in all limit files.
+func TestKeep(t *testing.T) {
+	needController(t, "hugetlb")
+	g := testGroup(t, "hugetlb")
+	set := func(file, value string) { must(t, write(g.fd, file, value)) }
+	set("hugetlb.2MB.max", "4194304")
+	set("cgroup.max.depth", "7")
+	must(t, g.Keep(func() error {
+		set("hugetlb.2MB.max", "2097152")
+		set("hugetlb.2MB.rsvd.max", "2097152")
+		set("cgroup.max.depth", "max")
+		return nil
+	}))
+	wantFiles(t, g.path, map[string]string{"hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "max", "cgroup.max.depth": "7"})
+	failed := errors.New("failed")
+	if err := g.Keep(func() error { set("cgroup.max.depth", "8"); return failed }); err != failed {
+		t.Error(err)
+	}
+	wantFiles(t, g.path, map[string]string{"cgroup.max.depth": "7"})
+}

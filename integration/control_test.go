@@ -176,7 +176,9 @@ func TestControlRootless(t *testing.T) {
 		for dir := path; dir != workRoot; dir = filepath.Dir(dir) {
 			os.Chmod(dir, 0o755)
 		}
-		user("update -r " + path + " c1")
+		if r := user("update -r " + path + " c1"); !strings.Contains(r.stderr, "/linux/resources/devices: stays as it is: only root") {
+			t.Errorf("device rules without effect: %s", r.stderr)
+		}
 		user("kill --all c1 KILL")
 		user("delete -f c1")
 		must(t, os.RemoveAll("/run/nobody"))

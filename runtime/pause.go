@@ -83,11 +83,11 @@ func (r *Runtime) pause(id string) error {
 		return err
 	}
 	defer h.close()
-	switch status := h.rec.status(h.entry); {
-	case status == StatusPaused:
+	if err := h.living(); err != nil {
+		return err
+	}
+	if h.group.Frozen() && h.group.Freezes() { // and not only because a group above is frozen
 		return &Error{Err: fmt.Errorf("%w: it is paused", ErrNotRunning), Hint: "husk resume lets it run on"}
-	case status != specs.StateCreated && status != specs.StateRunning, h.group == nil:
-		return ErrNotRunning
 	}
 	stop, release := interruptible()
 	defer release()

@@ -29,7 +29,8 @@ import (
 // cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
 // tasks waited for want of it. A part is null where its controller does not work, and all
 // are if somebody else removed the cgroup before it could be read. In a cgroup that was
-// there before, peaks are null: they may be of those who lived in it earlier.
+// there before, peaks are null: they may be of those who lived in it earlier; the rest
+// counts from the moment when the process was executed.
 type Report struct {
 	ID      string
 	Status  int // exit status, -1: none
@@ -247,8 +248,13 @@ func forget(s, before *cgroups.Stats) {
 		s.Pids.Peak = nil
 	}
 	if io, b := s.IO, before.IO; io != nil && b != nil {
-		for _, d := range b.Devices {
-			io.Devices = append(io.Devices, cgroups.IODevice{ReadBytes: -d.ReadBytes, WriteBytes: -d.WriteBytes})
+		for _, old := range b.Devices {
+			for k := range io.Devices {
+				if d := &io.Devices[k]; d.Major == old.Major && d.Minor == old.Minor {
+					d.ReadBytes -= old.ReadBytes
+					d.WriteBytes -= old.WriteBytes
+				}
+			}
 		}
 		forgetWaits(io.PSI, b.PSI)
 	}

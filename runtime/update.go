@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	"github.com/huskrun/husk/cgroups"
-	"github.com/huskrun/husk/cgroups/systemd"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 const resourcesPointer = "/linux/resources"
@@ -49,10 +49,7 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 	if err := v.problems.orNil(); err != nil {
 		return err
 	}
-	program, err := cgroups.CompileDevices(resources.Devices)
-	if err == nil && len(resources.Devices) > 0 {
-		err = program.Check()
-	}
+	devices, err := r.devices(id, resources.Devices)
 	if err != nil {
 		return fieldError(err)
 	}
@@ -71,11 +68,23 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 	for _, w := range warnings {
 		r.warn(w)
 	}
-	var devices *cgroups.Program
-	if len(resources.Devices) > 0 {
-		devices = &program
-	}
 	return h.change(limits, controllers, devices)
+}
+
+// devices compiles device rules and tries whether the kernel takes them; nil if there is
+// nothing to be done. Engines send them along with whatever they want to change, also as
+// ordinary users, who cannot change them.
+func (r *Runtime) devices(id string, rules []specs.LinuxDeviceCgroup) (*cgroups.Program, error) {
+	program, err := cgroups.CompileDevices(rules)
+	if err != nil || len(rules) == 0 {
+		return nil, err
+	}
+	err = program.Check()
+	if errors.Is(err, unix.EPERM) && unprivileged() {
+		r.warn("update " + id + ": /linux/resources/devices: stays as it is: only root can change device rules")
+		return nil, nil
+	}
+	return &program, err
 }
 
 // change puts limits in force, and device rules if there are any.
@@ -92,23 +101,14 @@ func (h *held) change(limits []cgroups.Limit, controllers []string, devices *cgr
 	}
 	// What is likelier to fail comes first: only the files can be set back.
 	return fieldError(h.group.Update(limits, func() error {
-		return h.setUnit(unit, limits)
+		if len(unit) == 0 {
+			return nil
+		}
+		return at(resourcesPointer, "", h.group.Keep(func() error { return h.rec.setUnit(unit) }))
 	}, func() error {
 		if devices == nil {
 			return nil
 		}
-		return attachDevices(h.group, *devices)
+		return h.group.AttachDevices(*devices)
 	}))
-}
-
-// setUnit tells systemd, which at once writes to the files what it makes of it: a quota that
-// is rounded up, 1 for no process at all. They get theirs once more.
-func (h *held) setUnit(unit []systemd.Property, limits []cgroups.Limit) error {
-	if err := h.rec.setUnit(unit); err != nil || len(unit) == 0 {
-		return at(resourcesPointer, "", err)
-	}
-	if err := h.group.Apply(limits, false); err != nil {
-		return err
-	}
-	return h.group.Apply(limits, true)
 }

@@ -111,9 +111,14 @@ func parseSize(s string) (int64, error) {
 			text, shift = strings.TrimSuffix(text[:last], " "), 10*(unit+1)
 		}
 	}
+	if strings.Trim(text, "0123456789.") != "" {
+		return 0, errSize
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n <= math.MaxInt64>>shift {
+		return n << shift, nil
+	}
 	n, err := strconv.ParseFloat(text, 64)
-	n *= float64(int64(1) << shift)
-	if err != nil || strings.Trim(text, "0123456789.") != "" || n >= math.MaxInt64 {
+	if n *= float64(int64(1) << shift); err != nil || n >= math.MaxInt64 {
 		return 0, errSize
 	}
 	return int64(n), nil
