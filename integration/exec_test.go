@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,13 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// execs executes true in container id for some seconds, as fast as it goes, with a
-// secret of the host in husk's environment.
+// execs executes true in container id for some seconds, as fast as it goes, from a
+// terminal and with a secret of the host in husk's environment.
 func (b *bundle) execs(id string, seconds int, args ...string) (n int) {
 	b.t.Helper()
+	s := newSeat(b.t)
 	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); n++ {
 		cmd := exec.Command(runtimePath(), slices.Concat([]string{"exec"}, args, []string{id, "/bin/true"})...)
 		cmd.Env = append(os.Environ(), "HOSTSECRET=of the host")
+		cmd.Stdin, cmd.SysProcAttr = s.line, &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		if r := runCmd(b.t, cmd); r.code != 0 {
 			b.t.Fatalf("status %d: %s", r.code, r.stderr)
 		}
@@ -70,16 +73,21 @@ func TestAttackExec(t *testing.T) {
 			owner int
 			args  []string
 		}{
-			"plain":                   {func(*specs.Spec) {}, 0, nil},
-			"ordinary user":           {func(*specs.Spec) {}, 0, []string{"-u", "1000"}},
-			"no no_new_privs":         {func(s *specs.Spec) { s.Process.NoNewPrivileges = false }, 0, nil},
-			"user namespace":          {userNS, 100000, nil},
-			"filter":                  {func(s *specs.Spec) { s.Linux.Seccomp = harmless() }, 0, nil},
-			"filter, no_new_privs no": {func(s *specs.Spec) { s.Linux.Seccomp = harmless(); s.Process.NoNewPrivileges = false }, 0, nil},
+			"plain":                            {func(*specs.Spec) {}, 0, nil},
+			"ordinary user":                    {func(*specs.Spec) {}, 0, []string{"-u", "1000"}},
+			"no no_new_privs":                  {func(s *specs.Spec) { s.Process.NoNewPrivileges = false }, 0, nil},
+			"user namespace":                   {userNS, 100000, nil},
+			"filter":                           {func(s *specs.Spec) { s.Linux.Seccomp = harmless() }, 0, nil},
+			"filter that lets nothing be made": {func(s *specs.Spec) { s.Linux.Seccomp = childless(); s.Process.NoNewPrivileges = false }, 0, nil},
+			"filter, no_new_privs no":          {func(s *specs.Spec) { s.Linux.Seccomp = harmless(); s.Process.NoNewPrivileges = false }, 0, nil},
 		} {
 			t.Run(name, func(t *testing.T) {
 				f, _ := watched(t, "intrude", func(s *specs.Spec) { s.Process.Capabilities = tracer; test.edit(s) }, test.owner, test.args...)
-				for _, bad := range []string{"privileged", "wayout", "root", "writable", "secret"} {
+				if name == "filter that lets nothing be made" {
+					// It has to keep the right to install the filter, and may be caught before it does.
+					f["privileged"] = []string{"0"}
+				}
+				for _, bad := range []string{"privileged", "wayout", "root", "writable", "secret", "terminal"} {
 					if f.one(bad) != "0" {
 						t.Errorf("%s %s", bad, f.one(bad))
 					}
@@ -92,6 +100,52 @@ func TestAttackExec(t *testing.T) {
 	})
 }
 
+// Root in the container takes the conversation of exec out of the hands of the process
+// that is being born: whatever it says there, it makes exec neither report, nor signal,
+// nor kill a process of the host.
+func TestAttackExecForged(t *testing.T) {
+	box(t, func(t *testing.T) {
+		victim := exec.Command("sleep", "1000")
+		must(t, victim.Start())
+		defer victim.Wait()
+		defer victim.Process.Kill()
+		seconds := int(raceTime() / time.Second)
+		b := newBundle(t, func(s *specs.Spec) {
+			s.Process.Args = []string{"/probe", "forge", itoa(victim.Process.Pid), itoa(seconds + 2)}
+			s.Process.Capabilities = withCaps("CAP_SYS_PTRACE", "CAP_KILL")
+		})
+		attacker := exec.Command(runtimePath(), "run", "-b", b.dir, "c1")
+		var out strings.Builder
+		attacker.Stdout, attacker.Stderr = &out, &out
+		must(t, attacker.Start())
+		b.waitFor("c1", specs.StateRunning)
+		pidFile, n := b.dir+"/pid", 0
+		for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); n++ {
+			os.Remove(pidFile)
+			file := []string{pidFile, "/nowhere/pid"}[n%2] // after the second all is taken back
+			r := b.husk("exec", "-d", "--pid-file", file, "c1", "/bin/true")
+			pid, _ := os.ReadFile(pidFile)
+			if string(pid) == itoa(victim.Process.Pid) {
+				t.Fatalf("exec reports a process of the host: status %d: %s", r.code, r.stderr)
+			}
+			if !slices.Contains([]int{0, 255}, r.code) {
+				t.Errorf("status %d: %s", r.code, r.stderr)
+			}
+			if unix.Kill(victim.Process.Pid, 0) != nil || stopped(victim.Process.Pid) {
+				t.Fatal("a process of the host was killed")
+			}
+		}
+		attacker.Wait()
+		t.Logf("%d execs: %s", n, strings.Join(strings.Fields(out.String()), " "))
+	})
+}
+
+// stopped says whether a child has ended.
+func stopped(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(data), ") Z ")
+}
+
 // harmless is a filter like Docker's: it denies little, and what it does not know.
 func harmless() *specs.LinuxSeccomp {
 	errno := uint(unix.ENOSYS)
@@ -100,15 +154,18 @@ func harmless() *specs.LinuxSeccomp {
 	}}
 }
 
-// Root without CAP_SYS_PTRACE reaches nothing at all, not even where a filter forbids to
-// join in the careful way.
+// childless is a filter under which no process can be made.
+func childless() *specs.LinuxSeccomp {
+	return &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+		{Names: []string{"clone", "clone3", "fork", "vfork"}, Action: specs.ActErrno},
+	}}
+}
+
+// Root without CAP_SYS_PTRACE reaches nothing at all, whatever the filter.
 func TestAttackExecUntraced(t *testing.T) {
 	box(t, func(t *testing.T) {
 		caps := withCaps("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SETUID")
-		for name, filter := range map[string]*specs.LinuxSeccomp{"careful": nil, "at once": {
-			DefaultAction: specs.ActAllow,
-			Syscalls:      []specs.LinuxSyscall{{Names: []string{"clone", "clone3"}, Action: specs.ActErrno}},
-		}} {
+		for name, filter := range map[string]*specs.LinuxSeccomp{"no filter": nil, "filter": harmless(), "childless": childless()} {
 			t.Run(name, func(t *testing.T) {
 				f, _ := watched(t, "leak", func(s *specs.Spec) {
 					s.Process.Capabilities, s.Process.NoNewPrivileges, s.Linux.Seccomp = caps, false, filter

@@ -142,3 +142,11 @@ func TestLastAbandoned(t *testing.T) {
 		t.Errorf("wait status %#x", status)
 	}
 }
+
+// The memory of who is outside is not lent to one who can be traced inside.
+func TestLastMemory(t *testing.T) {
+	h := &lastHalf{last: &Last{Cgroup: -1}}
+	if h.lay(); h.args.flags&(unix.CLONE_VM|unix.CLONE_FILES|unix.CLONE_FS|unix.CLONE_SIGHAND|unix.CLONE_THREAD) != 0 {
+		t.Errorf("flags %#x", h.args.flags)
+	}
+}

