@@ -77,7 +77,8 @@ func TestSystemdLimits(t *testing.T) {
 	needSystemd(t)
 	box(t, func(t *testing.T) {
 		g := newRoom(t).guest("told", `{"memory":{"limit":67108864,"reservation":1048576},"pids":{"limit":20},
-			"cpu":{"shares":2048,"quota":50000,"period":100000,"cpus":"0"},"hugepageLimits":[{"pageSize":"2MB","limit":0}]}`, "/bin/sleep", "1000")
+			"cpu":{"shares":2048,"quota":50000,"period":100000,"cpus":"0"},"hugepageLimits":[{"pageSize":"2MB","limit":0}],
+			"unified":{"memory.oom.group":"1","memory.high":"60000000"}}`, "/bin/sleep", "1000")
 		want := []string{
 			"memory.max", "67108864", "memory.low", "1048576", "pids.max", "20",
 			"cpu.weight", "174", "cpu.max", "50000 100000", "cpuset.cpus", "0", "hugetlb.2MB.max", "0",
@@ -93,11 +94,18 @@ func TestSystemdLimits(t *testing.T) {
 				t.Errorf("%s is %q, want %q", name, got, value)
 			}
 		}
-		g.must("update", "--memory", "32m", "--cpu-quota", "20000", "--pids-limit", "-1", "told")
+		// systemd rounds what it is told, and what it is not told it may take back: neither
+		// is to be seen in what the container has.
+		g.must("update", "--cpu-quota", "23456", "--pids-limit", "0", "told")
+		g.reads("memory.max", "67108864", "memory.oom.group", "1", "memory.high", "59998208", "cpu.max", "23456 100000", "pids.max", "0", "hugetlb.2MB.max", "0")
+		g.must("update", "--memory", "63m", "--cpu-quota", "20000", "--pids-limit", "-1", "told")
 		systemctl(t, "daemon-reload")
-		g.reads("memory.max", "33554432", "cpu.max", "20000 100000", "pids.max", "max")
+		g.reads("memory.max", "66060288", "cpu.max", "20000 100000", "pids.max", "max")
 		g.must("pause", "told")
 		g.must("resume", "told")
+		if r := g.must("exec", "told", "/bin/cat", "/proc/self/cgroup"); !strings.Contains(r.stdout, "0::/\n") {
+			t.Errorf("exec is in cgroup %s", r.stdout)
+		}
 		g.gone()
 		if exists(g.file("")) || g.property("LoadState") != "not-found" {
 			t.Errorf("the unit is still there: %s", g.property("ActiveState"))
