@@ -317,9 +317,10 @@ func (c *Config) open(pid int, boot *Conn) error {
 	if err == nil && len(c.TimeOffsets) > 0 {
 		err = c.writeOffsets(pid)
 	}
-	if err == nil {
-		err = boot.Send(bootGate, nil)
+	if err != nil {
+		return err // of Place it may be of any other connection that broke
 	}
+	err = boot.Send(bootGate, nil)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return nil // it died: EOF comes next
 	}

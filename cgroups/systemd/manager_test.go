@@ -14,12 +14,11 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"github.com/huskrun/husk/cgroups/systemd/systemdtest"
 	"golang.org/x/sys/unix"
 )
 
 var c1 = Unit{Slice: "system.slice", Name: "husk-c1.scope"}
-
-const job42 = "/org/freedesktop/systemd1/job/42"
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -44,15 +43,6 @@ func wantError(t *testing.T, err, is error, words ...string) {
 	}
 }
 
-func (f *fake) called(want ...string) {
-	f.t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Equal(f.calls, want) {
-		f.t.Errorf("calls\n%q, want\n%q", f.calls, want)
-	}
-}
-
 func TestStart(t *testing.T) {
 	for _, bus := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bus=%v", bus), func(t *testing.T) {
@@ -73,7 +63,7 @@ func TestStart(t *testing.T) {
 				"MemoryAccounting": true, "CPUAccounting": true, "IOAccounting": true, "TasksAccounting": true,
 				"Slice": "system.slice", "Delegate": true, "PIDs": []uint32{4711}, "MemoryMax": uint64(1 << 20),
 			}
-			got := f.units[c1.Name].props
+			got := f.Units[c1.Name].Props
 			for k, v := range want {
 				if fmt.Sprintf("%T%v", v, v) != fmt.Sprintf("%T%v", got[k].Value(), got[k].Value()) {
 					t.Errorf("%s is %v, want %v", k, got[k], v)
@@ -88,13 +78,13 @@ func TestStart(t *testing.T) {
 
 func TestStartSlice(t *testing.T) {
 	f := newFake(t, false)
-	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+	f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
 		for _, name := range []string{"Slice", "PIDs", "Delegate"} {
-			if _, ok := decodeProps(m.Body[2])[name]; ok {
+			if _, ok := systemdtest.Props(m.Body[2])[name]; ok {
 				t.Errorf("a slice gets %s", name)
 			}
 		}
-		p.answer(m)
+		p.Answer(m)
 	})
 	u, err := Parse("::a-b.slice", "c1", false)
 	must(t, err)
@@ -106,17 +96,17 @@ func TestStartSlice(t *testing.T) {
 // others' jobs and a message that is too long to be read.
 func TestStartDisorder(t *testing.T) {
 	f := newFake(t, false)
-	f.slow = true
-	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
-		p.add(m)
-		p.removed("/org/freedesktop/systemd1/job/41", "other.service", "failed")
-		p.removed("/org/freedesktop/systemd1/job/40", c1.Name, "canceled")
-		p.signal("UnitNew", "x.service", dbus.ObjectPath("/org/freedesktop/systemd1/unit/x_2eservice"))
-		p.slow = false
-		p.signal("Reloading", strings.Repeat("x", 3*maxBody))
-		p.slow = true
-		p.removed(job42, c1.Name, "done")
-		p.reply(m, dbus.ObjectPath(job42))
+	f.Slow = true
+	f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		p.Add(m)
+		p.Removed("/org/freedesktop/systemd1/job/41", "other.service", "failed")
+		p.Removed("/org/freedesktop/systemd1/job/40", c1.Name, "canceled")
+		p.Signal("UnitNew", "x.service", dbus.ObjectPath("/org/freedesktop/systemd1/unit/x_2eservice"))
+		p.Slow = false
+		p.Signal("Reloading", strings.Repeat("x", 3*maxBody))
+		p.Slow = true
+		p.Removed(job42, c1.Name, "done")
+		p.Reply(m, dbus.ObjectPath(job42))
 	})
 	_, err := f.connect().Start(c1, 1, nil)
 	must(t, err)
@@ -125,12 +115,12 @@ func TestStartDisorder(t *testing.T) {
 // Others on the bus can send us signals; only the manager's count.
 func TestForgedSignal(t *testing.T) {
 	f := newFake(t, true)
-	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
-		p.send(dbus.TypeSignal, map[dbus.HeaderField]any{
+	f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+		p.Send(dbus.TypeSignal, map[dbus.HeaderField]any{
 			dbus.FieldPath: dbus.ObjectPath(managerPath), dbus.FieldInterface: managerIface,
 			dbus.FieldMember: "JobRemoved", dbus.FieldSender: ":1.666",
 		}, uint32(1), dbus.ObjectPath(job42), c1.Name, "failed")
-		p.answer(m)
+		p.Answer(m)
 	})
 	_, err := f.connect().Start(c1, 1, nil)
 	must(t, err)
@@ -143,20 +133,20 @@ func TestMute(t *testing.T) {
 			f := newFake(t, true)
 			stop := make(chan bool)
 			defer close(stop)
-			switch f.handle(member, silent); member {
+			switch f.Handle(member, silent); member {
 			case "JobRemoved":
-				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.reply(m, dbus.ObjectPath(job42)) })
+				f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.Reply(m, dbus.ObjectPath(job42)) })
 			case "half":
-				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.write([]byte{'l', 2, 0, 1, 0, 0}) })
+				f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.Write([]byte{'l', 2, 0, 1, 0, 0}) })
 			case "flood":
-				f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+				f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
 					for {
 						select {
 						case <-stop:
 							return
 						default:
-							p.removed("/org/freedesktop/systemd1/job/9", "x.service", "done")
-							p.removed("/org/freedesktop/systemd1/job/9", c1.Name, "failed")
+							p.Removed("/org/freedesktop/systemd1/job/9", "x.service", "done")
+							p.Removed("/org/freedesktop/systemd1/job/9", c1.Name, "failed")
 						}
 					}
 				})
@@ -181,9 +171,9 @@ func TestMute(t *testing.T) {
 // together are bounded, not only each.
 func TestSlow(t *testing.T) {
 	f := newFake(t, false)
-	f.handle("Get", func(p *peer, m *dbus.Message) {
+	f.Handle("Get", func(p *peer, m *dbus.Message) {
 		time.Sleep(60 * time.Millisecond)
-		p.answer(m)
+		p.Answer(m)
 	})
 	m := f.connect()
 	m.patience = 100 * time.Millisecond
@@ -238,7 +228,7 @@ func TestConnectErrors(t *testing.T) {
 	m.Close()
 	for _, auth := range []string{"REJECTED EXTERNAL\r\n", "DATA\r\nERROR\r\n", "OK\r\n", strings.Repeat("x", 10000), "\r\n"} {
 		f := newFake(t, false)
-		f.auth = auth
+		f.Auth = auth
 		if _, err := connect([]address{f.addr}, time.Second); err == nil {
 			t.Errorf("%q lets us in", auth)
 		}
@@ -264,7 +254,7 @@ func TestRefused(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		f.serve(l)
+		f.Serve(l)
 	})
 	m, err := connect([]address{f.addr, other.addr}, 5*time.Second)
 	must(t, err)
@@ -284,7 +274,7 @@ func TestErrorReply(t *testing.T) {
 		"org.freedesktop.Unheard":                         0,
 	} {
 		f := newFake(t, false)
-		f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.fail(m, name, "the reason") })
+		f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.Fail(m, name, "the reason") })
 		_, err := f.connect().Start(c1, 1, nil)
 		wantError(t, err, nil, "start unit husk-c1.scope: ", "the reason", name)
 		if errno != 0 {
@@ -297,10 +287,10 @@ func TestErrorReply(t *testing.T) {
 func TestJobFails(t *testing.T) {
 	for _, result := range []string{"failed", "timeout", "canceled", "dependency", ""} {
 		f := newFake(t, false)
-		f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
-			p.add(m)
-			p.reply(m, dbus.ObjectPath(job42))
-			p.removed(job42, c1.Name, result)
+		f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+			p.Add(m)
+			p.Reply(m, dbus.ObjectPath(job42))
+			p.Removed(job42, c1.Name, result)
 		})
 		_, err := f.connect().Start(c1, 1, nil)
 		wantError(t, err, nil, "start unit husk-c1.scope: ", `"`+result+`"`)
@@ -308,7 +298,7 @@ func TestJobFails(t *testing.T) {
 			t.Errorf("no JobError: %v", err)
 		}
 		f.called("Get", "StartTransientUnit", "StopUnit", "ResetFailedUnit")
-		if len(f.units) > 0 {
+		if len(f.Units) > 0 {
 			t.Error("the unit is left")
 		}
 	}
@@ -316,18 +306,18 @@ func TestJobFails(t *testing.T) {
 
 func TestUnitExists(t *testing.T) {
 	f := newFake(t, false)
-	f.units[c1.Name] = &fakeUnit{}
+	f.Units[c1.Name] = &fakeUnit{}
 	_, err := f.connect().Start(c1, 1, nil)
 	wantError(t, err, unix.EEXIST, "start unit husk-c1.scope", "there is a unit", "cgroupsPath", "systemctl stop")
 	f.called("Get", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit")
-	if f.units[c1.Name] == nil {
+	if f.Units[c1.Name] == nil {
 		t.Error("somebody else's unit was stopped")
 	}
 }
 
 func TestFailedUnitIsReplaced(t *testing.T) {
 	f := newFake(t, false)
-	f.dead = []string{c1.Name}
+	f.Failed = []string{c1.Name}
 	_, err := f.connect().Start(c1, 1, nil)
 	must(t, err)
 	f.called("Get", "StartTransientUnit", "ResetFailedUnit", "StartTransientUnit", "Get")
@@ -344,19 +334,19 @@ func TestDisconnect(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			f := newFake(t, false)
 			var once atomic.Bool
-			f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+			f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
 				if once.Swap(true) {
-					p.answer(m)
+					p.Answer(m)
 					return
 				}
 				if when != "before" {
-					p.add(m)
+					p.Add(m)
 				}
 				if when == "queued" {
-					p.reply(m, dbus.ObjectPath(job42))
+					p.Reply(m, dbus.ObjectPath(job42))
 				}
-				p.write([]byte{'l', 4, 0, 1}) // in the middle of a message
-				p.conn.Close()
+				p.Write([]byte{'l', 4, 0, 1}) // in the middle of a message
+				p.Conn.Close()
 			})
 			group, err := f.connect().Start(c1, 4711, nil)
 			must(t, err)
@@ -371,25 +361,25 @@ func TestDisconnect(t *testing.T) {
 // The unit of that name that is found after the connection was lost is not ours.
 func TestDisconnectForeign(t *testing.T) {
 	f := newFake(t, false)
-	f.units[c1.Name] = &fakeUnit{pid: 1}
+	f.Units[c1.Name] = &fakeUnit{PID: 1}
 	var once atomic.Bool
-	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+	f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
 		if !once.Swap(true) {
-			p.conn.Close()
+			p.Conn.Close()
 			return
 		}
-		p.answer(m)
+		p.Answer(m)
 	})
 	_, err := f.connect().Start(c1, 4711, nil)
 	wantError(t, err, unix.EEXIST, c1.Name)
-	if f.units[c1.Name] == nil {
+	if f.Units[c1.Name] == nil {
 		t.Error("somebody else's unit was stopped")
 	}
 }
 
 func TestDisconnectForGood(t *testing.T) {
 	f := newFake(t, false)
-	f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.conn.Close() })
+	f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) { p.Conn.Close() })
 	_, err := f.connect().Start(c1, 4711, nil)
 	wantError(t, err, unix.ECONNRESET, "start unit husk-c1.scope", f.addr.path)
 	one := []string{"StartTransientUnit", "Get", "GetUnitByPID"}
@@ -402,17 +392,17 @@ func TestReconnect(t *testing.T) {
 	m := f.connect()
 	_, err := m.Start(c1, 1, nil)
 	must(t, err)
-	f.handle("SetUnitProperties", func(p *peer, q *dbus.Message) {
-		f.handle("SetUnitProperties", nil)
-		p.conn.Close()
+	f.Handle("SetUnitProperties", func(p *peer, q *dbus.Message) {
+		f.Handle("SetUnitProperties", nil)
+		p.Conn.Close()
 	})
 	must(t, m.Set(c1, []Property{{Name: "TasksMax", Value: uint64(7)}}))
-	if got := f.units[c1.Name].props["TasksMax"].Value(); got != uint64(7) {
+	if got := f.Units[c1.Name].Props["TasksMax"].Value(); got != uint64(7) {
 		t.Error(got)
 	}
-	f.handle("StopUnit", func(p *peer, q *dbus.Message) { p.conn.Close() })
+	f.Handle("StopUnit", func(p *peer, q *dbus.Message) { p.Conn.Close() })
 	wantError(t, m.Stop(c1), unix.ECONNRESET, "stop unit husk-c1.scope")
-	f.handle("StopUnit", nil)
+	f.Handle("StopUnit", nil)
 	must(t, m.Stop(c1))
 }
 
@@ -429,15 +419,15 @@ func TestStop(t *testing.T) {
 	f := newFake(t, false)
 	m := f.connect()
 	must(t, m.Stop(c1)) // gone
-	f.units[c1.Name] = &fakeUnit{}
+	f.Units[c1.Name] = &fakeUnit{}
 	must(t, m.Stop(c1))
 	f.called("StopUnit", "StopUnit", "ResetFailedUnit")
-	f.handle("StopUnit", func(p *peer, q *dbus.Message) {
-		p.reply(q, dbus.ObjectPath(job42))
-		p.removed(job42, c1.Name, "canceled")
+	f.Handle("StopUnit", func(p *peer, q *dbus.Message) {
+		p.Reply(q, dbus.ObjectPath(job42))
+		p.Removed(job42, c1.Name, "canceled")
 	})
 	wantError(t, m.Stop(c1), unix.ECANCELED, "stop unit husk-c1.scope")
-	f.handle("StopUnit", func(p *peer, q *dbus.Message) { p.fail(q, "org.freedesktop.DBus.Error.AccessDenied", "no") })
+	f.Handle("StopUnit", func(p *peer, q *dbus.Message) { p.Fail(q, "org.freedesktop.DBus.Error.AccessDenied", "no") })
 	wantError(t, m.Stop(c1), unix.EACCES, "stop unit husk-c1.scope")
 }
 
@@ -450,7 +440,7 @@ func TestPath(t *testing.T) {
 		t.Error(path)
 	}
 	for _, root := range []string{"/", ""} {
-		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(root)) })
+		f.Handle("Get", func(p *peer, m *dbus.Message) { p.Reply(m, dbus.MakeVariant(root)) })
 		path, err = m.Path(c1)
 		must(t, err)
 		if path != "/system.slice/husk-c1.scope" {
@@ -458,7 +448,7 @@ func TestPath(t *testing.T) {
 		}
 	}
 	for _, bad := range []any{"/..", "/../x", "x", uint32(7), []string{"/x"}} {
-		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(bad)) })
+		f.Handle("Get", func(p *peer, m *dbus.Message) { p.Reply(m, dbus.MakeVariant(bad)) })
 		if path, err := m.Path(c1); err == nil {
 			t.Errorf("%v taken for %q", bad, path)
 		} else {
@@ -470,7 +460,7 @@ func TestPath(t *testing.T) {
 func TestVersion(t *testing.T) {
 	for text, want := range map[string]int{"252.38-1~deb12u1": 252, "v255": 255, "260~rc1": 260, "247": 247, "": 0, "x": 0} {
 		f := newFake(t, false)
-		f.handle("Get", func(p *peer, m *dbus.Message) { p.reply(m, dbus.MakeVariant(text)) })
+		f.Handle("Get", func(p *peer, m *dbus.Message) { p.Reply(m, dbus.MakeVariant(text)) })
 		m := f.connect()
 		m.bus.until(time.Now().Add(time.Second))
 		if err := m.know(); m.version != want || (err == nil) != (want > 0) {
@@ -492,12 +482,12 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, false)
-			f.handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
+			f.Handle("StartTransientUnit", func(p *peer, m *dbus.Message) {
 				if b == "" {
-					p.reply(m, uint32(1))
+					p.Reply(m, uint32(1))
 					return
 				}
-				p.write([]byte(b))
+				p.Write([]byte(b))
 			})
 			m := f.connect()
 			m.patience, m.undo = 300*time.Millisecond, 100*time.Millisecond
