@@ -539,7 +539,7 @@ func (j *joining) moveIn(payload []byte) error {
 	if err := j.take(payload); err != nil {
 		return err
 	}
-	if !ended(int(j.proc.FD.Fd())) {
+	if waitReadable(int(j.proc.FD.Fd()), time.Now().Add(killPatience)) != nil {
 		return errWire // and be abandoned
 	}
 	_, _ = reap(j.proc)
@@ -605,13 +605,10 @@ func (j *joining) stillborn() bool {
 
 // explain says what is behind an error that may only tell of the container's end.
 func (j *joining) explain(err error) error {
-	if errors.Is(err, unix.ESRCH) { // setns
+	about, _ := errors.AsType[*Error](err)
+	entering := about != nil && about.Field == "/linux/namespaces" // or being born there
+	if (entering || about == nil) && j.ending() {
 		return errExecStopped()
-	}
-	for _, sign := range []error{errMute, unix.ENOMEM, unix.ENODEV, unix.ENOENT} {
-		if errors.Is(err, sign) && j.ending() {
-			return errExecStopped()
-		}
 	}
 	if err == errMute {
 		if oom := outOfMemory("the process", j.group, nil); oom != nil {

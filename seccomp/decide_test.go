@@ -23,8 +23,16 @@ func TestAllows(t *testing.T) {
 		arg    uint64
 		want   bool
 	}{
-		{1, 0, true}, {1, 4, true}, {10, 0, true}, {10, 3, true}, {10, 4, false}, {10, 7, false},
-		{10, 4 << 32, true}, {99, 0, true}, {100, 0, true}, {101, 0, false},
+		{1, 0, true},
+		{1, 4, true},
+		{10, 0, true},
+		{10, 3, true},
+		{10, 4, false},
+		{10, 7, false},
+		{10, 4 << 32, true},
+		{99, 0, true},
+		{100, 0, true},
+		{101, 0, false},
 	} {
 		if got := f.Allows(test.number, test.arg); got != test.want {
 			t.Errorf("call %d with %#x: %v", test.number, test.arg, got)
