@@ -17,16 +17,11 @@ import (
 // it if they may trace what they see. So it is born when its parent, whom they cannot see,
 // has given up what the payload shall not have, and with a copy of its parent's memory,
 // which is that of a program without secrets. What it has beyond the payload until execve:
-// the cgroup's directory, which it closes at once; the conversation, whose other end must
-// believe nothing; rights and limits that Calls give up.
+// the conversation, whose other end must believe nothing, and what Calls give up.
 type Last struct {
-	// Cgroup is the open directory of the cgroup to be born into, -1 for the caller's.
-	Cgroup int
-	// Legacy has it made by clone(2), for callers to whom a filter denies clone3(2).
-	Legacy bool
 	// Conn is the descriptor of the conversation. If nobody is at its other end any more
-	// when the process is about to execute, as happens to one that was born in a frozen
-	// cgroup, it ends instead.
+	// when the process is about to execute, as happens to one that was frozen before, it
+	// ends instead.
 	Conn int
 	// Calls are made in this order before execve; the first that fails ends the process.
 	Calls []Call
@@ -60,8 +55,7 @@ type verdict struct {
 
 const maxPaths = 1000
 
-// ErrStillborn says that a process was killed at its birth, see [Config.Place].
-var ErrStillborn = errors.New("the process was killed at its birth")
+var errStillborn = errors.New("the process was killed at its birth")
 
 // Start makes the process, as a child of the caller's parent, and returns when it has
 // executed one of the paths or failed: then answers are what execve said of each path, or
@@ -77,7 +71,7 @@ func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	defer func() { _ = unix.Munmap(page) }()
 	v := (*verdict)(unsafe.Pointer(&page[0]))
 	h := &lastHalf{last: l, verdict: v}
-	h.lay()
+	h.report, h.argv, h.envv = uintptr(l.Conn), l.Argv, l.Envp
 	beforeFork()
 	n, errno := h.fork()
 	afterFork()
@@ -89,7 +83,7 @@ func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	case errno != 0:
 		return 0, nil, os.NewSyscallError("clone", errno)
 	case said.born == 0:
-		return int(n), nil, ErrStillborn
+		return int(n), nil, errStillborn
 	case said.failed != 0:
 		return int(n), nil, &CallError{min(int(said.failed), len(l.Calls)) - 1, syscall.Errno(said.errno)}
 	case said.ended == 0:
@@ -108,26 +102,15 @@ type lastHalf struct {
 	verdict *verdict
 }
 
-func (h *lastHalf) lay() {
-	h.report = uintptr(h.last.Conn)
-	const flags = unix.CLONE_PARENT | unix.CLONE_VFORK
-	h.args.flags = flags
-	if h.last.Cgroup >= 0 {
-		h.args.flags |= unix.CLONE_INTO_CGROUP
-		h.args.cgroup = uint64(h.last.Cgroup)
-	}
-	h.argv, h.envv = h.last.Argv, h.last.Envp
-}
+// lastFlags of clone(2), which filters let pass that know no clone3(2). Nothing is shared
+// with the caller: through its memory who traces the process would be outside.
+const lastFlags = unix.CLONE_PARENT | unix.CLONE_VFORK | uintptr(unix.SIGCHLD)
 
 //go:noinline
 //go:norace
 //go:nosplit
-func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
-	if h.last.Legacy {
-		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(h.args.flags)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	} else {
-		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&h.args)), unsafe.Sizeof(h.args), 0, 0, 0, 0)
-	}
+func (h *lastHalf) fork() (uintptr, syscall.Errno) {
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, lastFlags, 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
@@ -142,9 +125,6 @@ func (h *lastHalf) fork() (pid uintptr, errno syscall.Errno) {
 func (h *lastHalf) run() {
 	v := h.verdict
 	v.born = 1
-	if h.last.Cgroup >= 0 {
-		syscall.RawSyscall6(unix.SYS_CLOSE, uintptr(h.last.Cgroup), 0, 0, 0, 0, 0)
-	}
 	h.resetSignals()
 	for i := range h.last.Calls {
 		c := &h.last.Calls[i]

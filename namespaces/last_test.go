@@ -3,7 +3,6 @@ package namespaces
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,18 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLast does in the probe what a message asks for: "legacy calls|paths…", with the
-// cgroup's descriptor. It answers "pid answers… error".
+// startLast does in the probe what a message asks for: "calls|paths…". It answers
+// "pid answers… error".
 func startLast(c *Conn) {
-	_, order, fds, err := c.Recv(time.Time{})
+	_, order, _, err := c.Recv(time.Time{})
 	if err != nil {
 		return
 	}
 	how, paths, _ := strings.Cut(string(order), "|")
-	l := Last{Cgroup: -1, Conn: c.FD(), Legacy: strings.Contains(how, "legacy")}
-	if len(fds) > 0 {
-		l.Cgroup = fds[0]
-	}
+	l := Last{Conn: c.FD()}
 	l.Calls = []Call{{Trap: unix.SYS_SETSID}}
 	if strings.Contains(how, "calls") {
 		l.Calls = append(l.Calls, Call{Trap: unix.SYS_SETSID}) // the second time it is EPERM
@@ -44,8 +40,6 @@ func startLast(c *Conn) {
 	}
 	if failed := (*CallError)(nil); errors.As(err, &failed) {
 		text += fmt.Sprint(" call ", failed.Call, " ", unix.ErrnoName(failed.Err))
-	} else if errors.Is(err, ErrStillborn) {
-		text += " stillborn"
 	} else if err != nil {
 		text += " " + err.Error()
 	}
@@ -58,14 +52,11 @@ func TestLast(t *testing.T) {
 		order, want string
 		status      int
 	}{
-		"first path":      {"|/bin/sh", "", 7},
-		"second path":     {"|/nowhere/sh /bin/sh", "", 7},
-		"legacy":          {"legacy|/nowhere/sh /bin/sh", "", 7},
-		"no path":         {"|/nowhere/sh /etc/passwd/sh /etc/passwd", " ENOENT ENOTDIR EACCES", 1},
-		"legacy, no path": {"legacy|/nowhere/sh", " ENOENT", 1},
-		"hard error":      {"|/proc/self/status/x /bin /bin/sh", "", 7},
-		"call":            {"calls|/bin/sh", " call 1 EPERM", 1},
-		"legacy call":     {"legacy calls|/bin/sh", " call 1 EPERM", 1},
+		"first path":  {"|/bin/sh", "", 7},
+		"second path": {"|/nowhere/sh /bin/sh", "", 7},
+		"no path":     {"|/nowhere/sh /etc/passwd/sh /etc/passwd", " ENOENT ENOTDIR EACCES", 1},
+		"hard error":  {"|/proc/self/status/x /bin /bin/sh", "", 7},
+		"call":        {"calls|/bin/sh", " call 1 EPERM", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ch := launch(t, config(0), "last")
@@ -107,21 +98,6 @@ func died(t *testing.T, pid int) (status unix.WaitStatus) {
 	return status
 }
 
-// In a cgroup that was killed once the process does not live to run.
-func TestLastStillborn(t *testing.T) {
-	needRoot(t)
-	group := must(os.Open(killedGroup(t)))
-	defer group.Close()
-	ch := launch(t, config(0), "last")
-	must(0, ch.conn.Send(1, []byte("|/bin/sh"), int(group.Fd())))
-	pid, said := heard(t, ch)
-	status := died(t, pid)
-	if !(said == " stillborn" && status.Signal() == unix.SIGKILL || said == "" && status.ExitStatus() == 7) { // before Linux 6.14
-		t.Errorf("%q, wait status %#x", said, status)
-	}
-	ch.end()
-}
-
 // When nobody is left who wanted it, the process does not execute.
 func TestLastAbandoned(t *testing.T) {
 	needRoot(t)
@@ -145,8 +121,7 @@ func TestLastAbandoned(t *testing.T) {
 
 // The memory of who is outside is not lent to one who can be traced inside.
 func TestLastMemory(t *testing.T) {
-	h := &lastHalf{last: &Last{Cgroup: -1}}
-	if h.lay(); h.args.flags&(unix.CLONE_VM|unix.CLONE_FILES|unix.CLONE_FS|unix.CLONE_SIGHAND|unix.CLONE_THREAD) != 0 {
-		t.Errorf("flags %#x", h.args.flags)
+	if lastFlags&(unix.CLONE_VM|unix.CLONE_FILES|unix.CLONE_FS|unix.CLONE_SIGHAND|unix.CLONE_THREAD) != 0 {
+		t.Errorf("flags %#x", lastFlags)
 	}
 }

@@ -74,17 +74,16 @@ func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
 // A process of a container's PID namespace is seen by the others in there, and those
 // with CAP_SYS_PTRACE may trace it and take what it has, before it has become one of
 // them (CVE-2016-9962). Where the container has a PID namespace, therefore, the child
-// that interprets the plan stays outside of it (and of its cgroup, so that neither its
-// threads nor its memory count there), gives up its rights, and only then has a process
-// born inside that executes the payload at once (last.go):
+// that interprets the plan stays outside of it, gives up its rights, and only then has a
+// process born inside that executes the payload at once (last.go):
 //
 //	exec           child, outside                  payload, inside
-//	Spawn ───────▶ mnt, net, … by one setns
+//	Spawn ───────▶ in the cgroup;
+//	               mnt, net, … by one setns
 //	PLAN ────────▶ terminal, cwd, PID namespace
 //	               for its children, user,
 //	               capabilities, filter
-//	               clone3 ───────────────────────▶ in the cgroup
-//	               ┆                               setsid, terminal, rlimits, execve
+//	               clone ────────────────────────▶ setsid, terminal, rlimits, execve
 //	   ◀──── EXEC, exits                           a child of exec
 //
 // Elsewhere the child is the payload: where there is no PID namespace to hide from, and
@@ -99,10 +98,9 @@ type joining struct {
 	spawn namespaces.Config
 	steps []Step
 	last  *Step // opLast, if the child is not the payload
-	apart bool  // the child stays outside of the cgroup too
 
 	terminal bool // the process has one
-	due      int  // messages that may come
+	due      int  // the message that may come
 	oom      *int // oom_score_adj
 	conn     *namespaces.Conn
 	child    *namespaces.Process
@@ -289,18 +287,13 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	return nil
 }
 
-// divide decides whether the payload is a process of its own, and what the child of ours
-// must be part of in order to make it.
+// divide decides whether the payload is a process of its own, and how it gets its filter.
 func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
 	if !hidden {
 		return
 	}
 	// The filter is there before the payload is born, if that is still possible then.
 	filtered := k.Filter != nil && allowsLast(k.Filter)
-	// Others than root may not write to the cgroup of the host's root; and old clone(2),
-	// all that Docker's filter allows, knows no cgroups.
-	root := k.Namespaces&unix.CLONE_NEWUSER == 0 && proc.User.UID == 0
-	j.apart = root && !filtered && j.group != nil
 	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{
 		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), int64(boolInt(k.Filter != nil && !filtered && !proc.NoNewPrivileges)),
 	}}
@@ -412,7 +405,7 @@ func (j *joining) start() error {
 
 func (j *joining) boot() (err error) {
 	j.spawn.Cgroup = -1
-	if j.group != nil && !j.apart && j.spawn.Place == nil {
+	if j.group != nil && j.spawn.Place == nil {
 		j.spawn.Cgroup = j.group.FD()
 	}
 	if j.child, j.conn, err = launch(&j.spawn); err != nil {
@@ -432,7 +425,7 @@ func (j *joining) boot() (err error) {
 }
 
 // sendPlan sends the steps and what they need: for a child outside, the procfs that
-// shows it, the container's init, whose PID namespace it enters, and the cgroup.
+// shows it, and the container's init, whose PID namespace it enters.
 func (j *joining) sendPlan() error {
 	if j.last == nil {
 		return j.conn.Send(msgPlan, encodeSteps(j.steps))
@@ -442,33 +435,7 @@ func (j *joining) sendPlan() error {
 		return &os.PathError{Op: "open", Path: "/proc", Err: err}
 	}
 	defer unix.Close(proc)
-	fds := []int{proc, j.init}
-	if j.apart {
-		group, err := alone(j.group)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(group)
-		fds = append(fds, group)
-	}
-	return j.conn.Send(msgPlan, encodeSteps(j.steps), fds...)
-}
-
-// alone opens the cgroup's directory as a read-only mount of its own, attached nowhere.
-// The payload is born with a copy of the descriptor, and closes it first of all; who got
-// hold of it before that would find a way from the directory itself up to the host's
-// cgroups. It takes 0.1 ms to close such a mount.
-func alone(g *cgroups.Group) (int, error) {
-	fd, err := unix.OpenTree(g.FD(), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return -1, os.NewSyscallError("open_tree cgroup", err)
-	}
-	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	if err != nil {
-		_ = unix.Close(fd)
-		return -1, os.NewSyscallError("mount_setattr cgroup", err)
-	}
-	return fd, nil
+	return j.conn.Send(msgPlan, encodeSteps(j.steps), proc, j.init)
 }
 
 // stallCheck is how long a process may be silent before we look whether it is frozen.
@@ -481,7 +448,7 @@ var errMute = errors.New("the process died before it executed the program")
 // before its execve can take the conversation out of its hands: so a message that is not
 // due, or names a process that is not our child, ends it all.
 func (j *joining) awaitExec() error {
-	j.due = dueStillborn | dueExec
+	j.due = dueExec
 	if j.terminal {
 		j.due = dueReady
 	}
@@ -508,23 +475,19 @@ func (j *joining) awaitExec() error {
 	}
 }
 
-// What may come next.
+// What may come next; 0: nothing.
 const (
-	dueReady = 1 << iota
-	dueStillborn
+	dueReady = iota + 1
 	dueExec
 )
 
 // hear acts upon one message.
 func (j *joining) hear(kind byte, payload []byte, fds []int) error {
 	switch {
-	case kind == msgReady && j.due&dueReady != 0:
-		j.due = dueStillborn | dueExec
-		return j.ready(fds)
-	case kind == msgStillborn && j.due&dueStillborn != 0 && j.apart:
+	case kind == msgReady && j.due == dueReady:
 		j.due = dueExec
-		return j.moveIn(payload)
-	case kind == msgExec && j.due&dueExec != 0:
+		return j.ready(fds)
+	case kind == msgExec && j.due == dueExec:
 		j.due = 0
 		if j.last == nil {
 			return nil
@@ -532,22 +495,6 @@ func (j *joining) hear(kind byte, payload []byte, fds []int) error {
 		return j.take(payload)
 	}
 	return remoteError(kind, payload)
-}
-
-// moveIn moves the child into the cgroup, since its own could not be born there.
-func (j *joining) moveIn(payload []byte) error {
-	if err := j.take(payload); err != nil {
-		return err
-	}
-	if waitReadable(int(j.proc.FD.Fd()), time.Now().Add(killPatience)) != nil {
-		return errWire // and be abandoned
-	}
-	_, _ = reap(j.proc)
-	j.proc = nil
-	if err := j.group.Add(j.child.PID); err != nil {
-		return err
-	}
-	return j.conn.Send(msgResume, nil)
 }
 
 // take notes the payload's process, which our child has made as a child of ours.

@@ -9,10 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // Only what can be read in one way is a number, and it is never 0 by accident.
@@ -86,32 +84,28 @@ func TestExecProcessFile(t *testing.T) {
 	}
 }
 
-// Which process is the payload, and where its maker is, decides what others can reach.
+// Which process is the payload, and when it gets its filter, decides what others can reach.
 func TestDivide(t *testing.T) {
 	allow := filterStep("\x06\x00\x00\x00\x00\x00\xff\x7f", 0)
 	deny := filterStep("\x06\x00\x00\x00\x01\x00\x05\x00", 0)
 	for name, test := range map[string]struct {
-		k                      kept
-		nnp                    bool
-		uid                    uint32
-		apart, filtered, admin bool
+		k               kept
+		nnp             bool
+		filtered, admin bool
 	}{
-		"plain":                    {kept{}, false, 0, true, false, false},
-		"ordinary user":            {kept{}, false, 1, false, false, false},
-		"user namespace":           {kept{Namespaces: unix.CLONE_NEWUSER}, false, 0, false, false, false},
-		"filter":                   {kept{Filter: allow}, false, 0, false, true, false},
-		"filter, nnp":              {kept{Filter: allow}, true, 0, false, true, false},
-		"filter that denies":       {kept{Filter: deny}, false, 0, true, false, true},
-		"filter that denies, nnp":  {kept{Filter: deny}, true, 0, true, false, false},
-		"filter that denies, user": {kept{Filter: deny}, false, 1, false, false, true},
+		"plain":                   {kept{}, false, false, false},
+		"filter":                  {kept{Filter: allow}, false, true, false},
+		"filter, nnp":             {kept{Filter: allow}, true, true, false},
+		"filter that denies":      {kept{Filter: deny}, false, false, true},
+		"filter that denies, nnp": {kept{Filter: deny}, true, false, false},
 	} {
-		j := &joining{group: &cgroups.Group{}}
-		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp, User: specs.User{UID: test.uid}}, true)
-		if j.apart != test.apart || (j.last.Nums[1] == 1) != test.filtered || (j.last.Nums[2] == 1) != test.admin {
-			t.Errorf("%s: apart %v, %v", name, j.apart, j.last.Nums)
+		j := &joining{}
+		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp}, true)
+		if (j.last.Nums[1] == 1) != test.filtered || (j.last.Nums[2] == 1) != test.admin {
+			t.Errorf("%s: %v", name, j.last.Nums)
 		}
-		j = &joining{group: &cgroups.Group{}}
-		if j.divide(&test.k, &specs.Process{}, false); j.last != nil || j.apart {
+		j = &joining{}
+		if j.divide(&test.k, &specs.Process{}, false); j.last != nil {
 			t.Errorf("%s: not hidden, but divided", name)
 		}
 	}
@@ -124,19 +118,16 @@ func TestExecHears(t *testing.T) {
 		due, kind int
 		payload   []byte
 	}{
-		"ready without a terminal": {dueStillborn | dueExec, int(msgReady), nil},
-		"ready again":              {dueExec, int(msgReady), nil},
+		"ready without a terminal": {dueExec, int(msgReady), nil},
 		"exec before ready":        {dueReady, int(msgExec), stranger},
 		"exec again":               {0, int(msgExec), stranger},
 		"a stranger":               {dueExec, int(msgExec), stranger},
 		"ourselves":                {dueExec, int(msgExec), binary.LittleEndian.AppendUint32(nil, uint32(os.Getpid()))},
 		"nobody":                   {dueExec, int(msgExec), []byte{0, 0, 0, 0}},
 		"no pid":                   {dueExec, int(msgExec), []byte{1}},
-		"stillborn stranger":       {dueStillborn, int(msgStillborn), stranger},
-		"stillborn after exec":     {dueExec, int(msgStillborn), stranger},
 		"a message of ours":        {dueExec, int(msgGo), nil},
 	} {
-		j := &joining{due: test.due, apart: true, last: &Step{}, child: &namespaces.Process{PID: 7}}
+		j := &joining{due: test.due, last: &Step{}, child: &namespaces.Process{PID: 7}}
 		if err := j.hear(byte(test.kind), test.payload, nil); err == nil || j.proc != nil {
 			t.Errorf("%s was believed", name)
 		}

@@ -78,8 +78,7 @@ type initer struct {
 	denied       bool   // the user namespace forbids setgroups
 	announced    bool   // EXEC was sent, if it is we who execute
 	last         *last  // who executes, if it is not we
-	pidfd        int    // of the container's init, and the cgroup, for last
-	cgroup       int
+	pidfd        int    // of the container's init, for last
 }
 
 // main receives batches of steps and runs them until execve or an error.
@@ -194,7 +193,7 @@ func (i *initer) apply(s *Step) error {
 		return err
 	case opProc:
 		i.root.UseProc(i.take())
-		i.pidfd, i.cgroup = i.take(), i.take()
+		i.pidfd = i.take()
 		return nil
 	case opLast:
 		return i.enterPIDs(s)
@@ -473,7 +472,7 @@ func (i *initer) announce() error {
 	}
 	keepOnExec(i.inherit, true)
 	if i.last != nil {
-		return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD(), i.last.Cgroup))
+		return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 	}
 	// From here on a process that joined a container lives on its own too.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)

@@ -39,7 +39,7 @@ func (i *initer) enterPIDs(s *Step) error {
 		return os.NewSyscallError("setns pid", err)
 	}
 	terminal, filtered, admin := s.Nums[0] != 0, s.Nums[1] != 0, s.Nums[2] != 0
-	i.last = &last{Last: namespaces.Last{Cgroup: i.cgroup, Legacy: filtered, Conn: i.conn.FD()}, late: !filtered, admin: admin}
+	i.last = &last{Last: namespaces.Last{Conn: i.conn.FD()}, late: !filtered, admin: admin}
 	i.last.call(s, unix.SYS_SETSID)
 	if terminal {
 		i.last.call(s, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -114,17 +114,9 @@ func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
 		os.Exit(1)
 	}
 	pid, answers, err := i.last.Start()
-	if errors.Is(err, namespaces.ErrStillborn) && i.last.Cgroup >= 0 {
-		// Nothing can be born in this cgroup. Then we have ourselves moved there.
-		i.tell(msgStillborn, pid)
-		if _, err := i.await(msgResume); err != nil {
-			os.Exit(1)
-		}
-		i.last.Cgroup = -1
-		pid, answers, err = i.last.Start()
-	}
 	if pid != 0 {
-		i.tell(msgExec, pid)
+		// By write(2), which filters more often allow than sendmsg(2).
+		_, _ = unix.Write(i.conn.FD(), binary.LittleEndian.AppendUint32([]byte{msgExec, 0}, uint32(pid)))
 	}
 	if err != nil {
 		i.reportLast(err)
@@ -144,9 +136,4 @@ func (i *initer) reportLast(err error) {
 		err = fmt.Errorf("%s: %w", s, failed.Err)
 	}
 	i.report(s, err)
-}
-
-// tell names a process by write(2), which filters more often allow than sendmsg(2).
-func (i *initer) tell(kind byte, pid int) {
-	_, _ = unix.Write(i.conn.FD(), binary.LittleEndian.AppendUint32([]byte{kind, 0}, uint32(pid)))
 }

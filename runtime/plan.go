@@ -50,9 +50,9 @@ const (
 	opExec                     // Args: args…, env…; Nums: len(args)
 
 	// The steps of a process that joins a container with a PID namespace (exec.go).
-	opProc     // take what comes along: a procfs, a pidfd of the container's init, the cgroup
+	opProc     // take what comes along: a procfs, a pidfd of the container's init
 	opTerminal // as opSession, but the session is the payload's to begin
-	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal; a filter may deny clone3; the filter needs CAP_SYS_ADMIN and comes last
+	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal; a filter is there before it; one that comes last needs CAP_SYS_ADMIN
 )
 
 // Step is one thing the container's init does, and the config field it comes from.

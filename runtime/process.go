@@ -263,18 +263,14 @@ func environment(env []string, home string) []string {
 	return out
 }
 
-// closeAllBut closes every descriptor from first on, save those in keep.
-func closeAllBut(first int, keep ...int) error {
-	slices.Sort(keep)
-	for _, fd := range keep {
-		if fd > first {
-			if err := unix.CloseRange(uint(first), uint(fd-1), 0); err != nil {
-				return err
-			}
+// closeAllBut closes every descriptor from first on, save keep.
+func closeAllBut(first, keep int) error {
+	if keep > first {
+		if err := unix.CloseRange(uint(first), uint(keep-1), 0); err != nil {
+			return err
 		}
-		first = max(first, fd+1)
 	}
-	return unix.CloseRange(uint(first), math.MaxInt32, 0)
+	return unix.CloseRange(uint(max(first, keep+1)), math.MaxInt32, 0)
 }
 
 // exitCode is the status a shell gives for a program that could not be executed: 127

@@ -19,8 +19,7 @@ import (
 //	init → start    EXEC   execve is next: EOF after it means that it succeeded
 //
 // Of a process that joins a container (exec.go), which has another one execute, EXEC
-// says that this one has executed or failed, and its pid. STILLBORN says that it was
-// killed at its birth, and asks to be moved into the cgroup; RESUME answers.
+// says that this one has executed or failed, and its pid.
 //
 // namespaces.KindError may come instead of any answer.
 const (
@@ -32,7 +31,6 @@ const (
 	msgStart
 	msgStarted
 	msgExec
-	msgStillborn
 )
 
 // What GO tells the init to do.
