@@ -319,7 +319,7 @@ func TestHybrid(t *testing.T) {
 	needCgroup2(t)
 	tmpfs(t, "/sys/fs/cgroup")
 	must(t, os.Mkdir("/sys/fs/cgroup/unified", 0o755))
-	must(t, unix.Mount("cgroup2", "/sys/fs/cgroup/unified", "cgroup2", 0, ""))
+	must(t, mountCgroup2("/sys/fs/cgroup/unified"))
 	t.Cleanup(func() { must(t, unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)) })
 	have := strings.Fields(readFile(t, "/sys/fs/cgroup/unified/cgroup.controllers"))
 	g := testGroup(t, have...)

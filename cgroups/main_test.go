@@ -70,7 +70,13 @@ func ownMounts() error {
 	if where, _ := Mountpoint(); where == mountpoints[0] {
 		return err
 	}
-	return errors.Join(err, unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""))
+	return errors.Join(err, mountCgroup2("/sys/fs/cgroup"))
+}
+
+// mountCgroup2 mounts it as systemd does: the options belong to the hierarchy, not to
+// the mount, and are those of who mounts last.
+func mountCgroup2(target string) error {
+	return unix.Mount("cgroup2", target, "cgroup2", 0, "nsdelegate,memory_recursiveprot")
 }
 
 func needCgroup2(t testing.TB) {

@@ -99,7 +99,7 @@ func TestMountpoint(t *testing.T) {
 	}
 
 	must(t, os.Mkdir("/sys/fs/cgroup/unified", 0o755))
-	must(t, unix.Mount("cgroup2", "/sys/fs/cgroup/unified", "cgroup2", 0, ""))
+	must(t, mountCgroup2("/sys/fs/cgroup/unified"))
 	t.Cleanup(func() { must(t, unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)) })
 	if got, err := Mountpoint(); err != nil || got != "/sys/fs/cgroup/unified" {
 		t.Errorf("hybrid host: %q, %v", got, err)

@@ -192,6 +192,13 @@ var cgroupRoot = func() func(t *testing.T) int {
 			return -1, err
 		}
 		defer unix.Close(fs)
+		// As systemd mounts it: these options belong to the hierarchy, not to the mount,
+		// and are those of who mounts last.
+		for _, option := range []string{"nsdelegate", "memory_recursiveprot"} {
+			if err := unix.FsconfigSetFlag(fs, option); err != nil {
+				return -1, err
+			}
+		}
 		if err := unix.FsconfigCreate(fs); err != nil {
 			return -1, err
 		}

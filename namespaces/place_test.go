@@ -100,7 +100,7 @@ func TestKilledAtGate(t *testing.T) {
 // killedGroup makes a cgroup in which Linux 6.14 and later let nobody be born.
 func killedGroup(t *testing.T) string {
 	mount := t.TempDir()
-	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
+	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, "nsdelegate,memory_recursiveprot"); err != nil {
 		t.Skip("no cgroup2: ", err)
 	}
 	t.Cleanup(func() { unix.Unmount(mount, unix.MNT_DETACH) })

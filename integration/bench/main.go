@@ -216,7 +216,8 @@ func removeCgroup(name string) error {
 		return fmt.Errorf("fsopen cgroup2: %w", err)
 	}
 	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
+	// The hierarchy takes its options from the last mount: those of systemd.
+	if err := errors.Join(unix.FsconfigSetFlag(fs, "nsdelegate"), unix.FsconfigSetFlag(fs, "memory_recursiveprot"), unix.FsconfigCreate(fs)); err != nil {
 		return fmt.Errorf("cgroup2: %w", err)
 	}
 	tree, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)

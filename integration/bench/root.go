@@ -48,20 +48,21 @@ func (s *setup) enter() error {
 	steps := []struct {
 		source, target, kind string
 		flags                uintptr
+		data                 string
 	}{
-		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE},
-		{s.Root, s.Root, "", unix.MS_BIND},
-		{"proc", s.Root + "/proc", "proc", 0},
-		{"sysfs", s.Root + "/sys", "sysfs", 0},
-		{"cgroup2", s.Root + cgroupRoot, "cgroup2", 0},
-		{"/dev", s.Root + "/dev", "", unix.MS_BIND},
-		{"tmpfs", s.Root + "/run", "tmpfs", 0},
-		{"tmpfs", s.Root + "/tmp", "tmpfs", 0},
-		{"tmpfs", s.Root + work, "tmpfs", 0},
-		{"", s.Root, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
+		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
+		{s.Root, s.Root, "", unix.MS_BIND, ""},
+		{"proc", s.Root + "/proc", "proc", 0, ""},
+		{"sysfs", s.Root + "/sys", "sysfs", 0, ""},
+		{"cgroup2", s.Root + cgroupRoot, "cgroup2", 0, "nsdelegate,memory_recursiveprot"},
+		{"/dev", s.Root + "/dev", "", unix.MS_BIND, ""},
+		{"tmpfs", s.Root + "/run", "tmpfs", 0, ""},
+		{"tmpfs", s.Root + "/tmp", "tmpfs", 0, ""},
+		{"tmpfs", s.Root + work, "tmpfs", 0, ""},
+		{"", s.Root, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, ""},
 	}
 	for _, m := range steps {
-		if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
 			return &os.PathError{Op: "mount", Path: m.target, Err: err}
 		}
 	}

@@ -15,7 +15,7 @@ furnish() {
 	mount -t mqueue mqueue /dev/mqueue
 	mount -t tmpfs -o mode=755 run /run
 	mount -t tmpfs -o mode=1777 tmp /tmp
-	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 	ln -s /proc/self/fd /dev/fd
 	hostname husk-vm
 	ip link set lo up

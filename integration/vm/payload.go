@@ -48,7 +48,7 @@ func newPayload(o *options) (*os.File, error) {
 	}
 	environment := "export HUSK=/husk/bin/husk HUSK_TOOLS=/husk/tools CRUN=/usr/bin/crun GOCOVERDIR=/husk/out/cover"
 	if !haveKVM() {
-		environment += " HUSK_PATIENCE=5"
+		environment += " HUSK_PATIENCE=10"
 	}
 	if o.systemd {
 		environment += " HUSK_DRIVER=systemd"
