@@ -3,6 +3,7 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,11 +26,23 @@ func (g *Group) Below(path string) (*Group, error) {
 	return below, nil
 }
 
+// PassesOn says whether controllers are enabled for the groups below g, which then
+// mostly rules out processes in g itself (cgroups(7), "no internal processes").
+func (g *Group) PassesOn() bool {
+	list, err := read(g.fd, "cgroup.subtree_control")
+	return err == nil && strings.TrimSpace(list) != ""
+}
+
 // Own is the caller's own group, as a path below the mount.
-func Own() (string, error) {
-	file, err := read(unix.AT_FDCWD, "/proc/self/cgroup")
+func Own() (string, error) { return groupOf("self") }
+
+// Of is the group of a process.
+func Of(pid int) (string, error) { return groupOf(strconv.Itoa(pid)) }
+
+func groupOf(process string) (string, error) {
+	file, err := read(unix.AT_FDCWD, "/proc/"+process+"/cgroup")
 	if err != nil {
-		return "", fmt.Errorf("read /proc/self/cgroup: %w", err)
+		return "", fmt.Errorf("read /proc/%s/cgroup: %w", process, err)
 	}
 	return parseOwn(file)
 }
@@ -56,7 +69,7 @@ func parseOwn(file string) (string, error) {
 			continue
 		}
 		if path == "/.." || strings.HasPrefix(path, "/../") || strings.HasSuffix(path, " (deleted)") {
-			return "", fmt.Errorf("our own cgroup %q: %w", path, errOutside)
+			return "", fmt.Errorf("cgroup %q: %w", path, errOutside)
 		}
 		return path, nil
 	}

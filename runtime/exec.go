@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -189,20 +188,25 @@ func (j *joining) openContainer() (err error) {
 }
 
 // openGroup opens the container's cgroup, or the one below it that is asked for. Where
-// the container passes controllers on to groups below, its own can hold no processes
-// (cgroups(7), "no internal processes"): then it is that of the init.
+// the container passes controllers on to groups below, its own can hold no processes:
+// then it is that of the init.
 func (j *joining) openGroup() (err error) {
 	if j.group, err = cgroups.Open(j.rec.Cgroup); err != nil {
 		return orStopped(err)
 	}
 	below := j.o.Cgroup
-	if below == "" && !passesOn(j.group) {
-		return nil
-	}
 	if below == "" {
-		if below, err = j.initBelow(); err != nil {
-			return err
+		if !j.group.PassesOn() {
+			return nil
 		}
+		of, err := cgroups.Of(j.rec.Init.PID)
+		if err != nil {
+			return orStopped(err)
+		}
+		if !strings.HasPrefix(of, j.rec.Cgroup+"/") {
+			return nil
+		}
+		below = strings.TrimPrefix(of, j.rec.Cgroup)
 	}
 	g, err := j.group.Below(below)
 	if err != nil {
@@ -214,31 +218,6 @@ func (j *joining) openGroup() (err error) {
 	j.group.Close()
 	j.group = g
 	return nil
-}
-
-// passesOn says whether controllers are enabled for the groups below g.
-func passesOn(g *cgroups.Group) bool {
-	fd, err := openat(g.FD(), "cgroup.subtree_control", unix.O_RDONLY, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	b, err := readAll(fd, 1<<16)
-	return err == nil && len(bytes.TrimSpace(b)) > 0
-}
-
-// initBelow is the init's cgroup as a path below the container's, "" if it is elsewhere.
-func (j *joining) initBelow() (string, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(j.rec.Init.PID) + "/cgroup")
-	if err != nil {
-		return "", orStopped(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if below, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"+j.rec.Cgroup+"/"); ok {
-			return below, nil
-		}
-	}
-	return "", nil
 }
 
 // The words in which engines learn that there is nothing to join.
