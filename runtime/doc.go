@@ -11,6 +11,7 @@
 //	        GO, record
 //	start   connect → START ───────────────────────────────→ init: privileges, filter, execve
 //	        EOF: execve succeeded; a packet: why not  ←──────
+//	exec    what create kept → Spawn, joining → PLAN ──────→ init: drawn in exec.go
 //	delete  cgroup.kill → empty → rmdir → poststop hooks → state
 //
 // What else is done to a container that exists (pause, resume, update, ps, events) needs
