@@ -11,8 +11,8 @@
 // tests and the source tree become a tar on a raw disk. QEMU boots the kernel with an
 // initrd that unpacks it and goes on with guest.sh, which runs the job and writes what
 // it prints to a port of its own, so that kernel messages do not mix in. Lines that
-// begin with "husk-vm:" are the guest's word to this program (see console). What the
-// job left in /husk/out comes back as a tar on another disk.
+// begin with "husk-vm:" are the guest's word to this program (see talk). What the job
+// left in /husk/out comes back as a tar on another disk, to .cache/vm-KERNEL/out.
 //
 // The disks: vda root (changes are thrown away), vdb modules, vdc payload, vdd results,
 // vde and vdf 512 MiB of scratch each, vdg swap. All that is written goes to files
@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -68,6 +69,7 @@ func parse() *options {
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")
 	flag.IntVar(&o.memory, "memory", 2048, "`MiB` of memory")
 	flag.Parse()
+	stage = ".cache/" + o.name()
 	if strings.Contains(strings.Join(os.Args[1:], " ")+" ", "-- ") {
 		o.command = flag.Args()
 	} else {
@@ -89,10 +91,11 @@ func (o *options) fail(err error) {
 
 // name tells this machine's results from those of others.
 func (o *options) name() string {
+	name := "vm-" + filepath.Base(o.kernel)
 	if o.systemd {
-		return "vm-" + o.kernel + "-systemd"
+		name += "-systemd"
 	}
-	return "vm-" + o.kernel
+	return name
 }
 
 func run(o *options) (int, error) {

@@ -15,8 +15,9 @@ import (
 // defaultPackages ask the kernel something.
 var defaultPackages = []string{"./namespaces", "./rootfs", "./cgroups/...", "./seccomp", "./runtime", "./integration"}
 
-// stage is where the payload is put together, within what make clean removes.
-const stage = ".cache/vm"
+// stage is where the payload is put together and its results are put, within what make
+// clean removes. Each kernel has its own, so that results stay.
+var stage = ".cache/vm"
 
 // newPayload builds what the guest is to run and packs it as a tar into a file
 // without a name.
