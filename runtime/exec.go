@@ -540,8 +540,27 @@ func (j *joining) explain(err error) error {
 		if oom := outOfMemory("the process", j.group, nil); oom != nil {
 			return oom
 		}
+		return j.crowded()
 	}
 	return err
+}
+
+// crowded is errMute with what is likely behind it where the container may have few
+// processes: until it executes, one that joins has the threads of a Go program.
+func (j *joining) crowded() error {
+	const needed = 6
+	if j.group == nil {
+		return errMute
+	}
+	s, err := j.group.Stats()
+	if err != nil || s.Pids == nil || s.Pids.Limit == math.MaxUint64 || s.Pids.Limit >= s.Pids.Current+needed {
+		return errMute
+	}
+	return &Error{
+		Field: "/linux/resources/pids/limit",
+		Err:   fmt.Errorf("%w; the container may have %d processes, and has %d", errMute, s.Pids.Limit, s.Pids.Current),
+		Hint:  fmt.Sprintf("a process that joins needs up to %d for a moment: raise the limit, or end some", needed),
+	}
 }
 
 // ending says whether the container's init has ended, or has begun to: it cannot finish
