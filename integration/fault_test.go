@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +59,16 @@ func TestFaultReadOnlyCgroups(t *testing.T) {
 		}
 		if _, ok := b.state("c1"); ok {
 			t.Error("the container exists")
+		}
+		// Without a cgroup of its own a container comes and goes all the same.
+		b.must("--cgroup-manager", "disabled", "run", "-d", "c3")
+		b.must("delete", "-f", "c3")
+		// One that has ended meanwhile is forgotten, or waits for its cgroup.
+		s, _ := b.state("c2")
+		must(t, unix.Kill(s.Pid, unix.SIGKILL))
+		b.waitFor("c2", specs.StateStopped)
+		if r := b.husk("delete", "c2"); r.code != 0 && !strings.Contains(r.stderr, "read-only file system") {
+			t.Errorf("delete: exit %d: %s", r.code, r.stderr)
 		}
 		must(t, unix.Mount("", "/sys/fs/cgroup", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RELATIME, ""))
 		b.must("delete", "-f", "c2")
@@ -304,32 +315,129 @@ func TestFaultMountChurn(t *testing.T) {
 	})
 }
 
-// Memory limits that are too low for any process: it starts or says what is wrong.
+// Limits that are too low for any process: it starts, or husk says which limit it was.
+// That nothing is left the box checks.
 func TestFaultTinyLimits(t *testing.T) {
 	box(t, func(t *testing.T) {
-		controllers, _ := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
-		if !bytes.Contains(controllers, []byte("memory")) || !bytes.Contains(controllers, []byte("pids")) {
-			t.Skip("needs the memory and pids controllers on cgroup2")
-		}
-		for _, limit := range []int64{64 << 10, 1 << 20, 2 << 20, 4 << 20, 16 << 20} {
-			b := newBundle(t, func(s *specs.Spec) {
+		needControllers(t, "memory", "pids")
+		b := newBundle(t, nil)
+		with := func(r specs.LinuxResources) {
+			b.write(func(s *specs.Spec) {
 				s.Process.Args = []string{"/bin/true"}
-				s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+				s.Linux.Resources = &r
 			})
-			r := b.husk("run", "c1")
-			if r.code != 0 && r.code != 137 && !strings.Contains(r.stderr, "/linux/resources/memory/limit") {
-				t.Errorf("memory %d: exit %d: %s", limit, r.code, r.stderr)
+		}
+		for limit := int64(64 << 10); limit <= 16<<20; limit *= 2 {
+			with(specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}})
+			told := func(command string, r result) {
+				if r.code != 0 && (!strings.Contains(r.stderr, fmt.Sprintf("memory limit of %d bytes", limit)) ||
+					!strings.Contains(r.stderr, "/linux/resources/memory/limit")) {
+					t.Errorf("memory %d: %s: exit %d: %s", limit, command, r.code, r.stderr)
+				}
+				t.Logf("memory %d KiB: %s: %d %s", limit>>10, command, r.code, r.stderr)
 			}
+			told("run", b.husk("run", "c1"))
+			if r := b.husk("create", "c2"); r.code != 0 {
+				told("create", r)
+				continue
+			}
+			told("start", b.husk("start", "c2"))
+			b.must("delete", "-f", "c2")
 		}
-		for limit := int64(1); limit < 5; limit++ {
-			b := newBundle(t, func(s *specs.Spec) {
-				s.Process.Args = []string{"/bin/true"}
-				s.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
-			})
+		for limit := int64(0); limit <= 8; limit++ {
+			with(specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}})
 			if r := b.husk("run", "c1"); r.code != 0 {
-				t.Errorf("pids %d: exit %d: %s", limit, r.code, r.stderr)
+				t.Errorf("pids %d: run: exit %d: %s", limit, r.code, r.stderr)
+			}
+			b.must("create", "c2")
+			if r := b.husk("start", "c2"); r.code != 0 {
+				t.Errorf("pids %d: start: exit %d: %s", limit, r.code, r.stderr)
+			}
+			b.must("delete", "-f", "c2")
+		}
+	})
+}
+
+// Five hundred processes in nested groups, and somebody who keeps bringing more in
+// while they are removed.
+func TestFaultBusyGroups(t *testing.T) {
+	box(t, func(t *testing.T) {
+		b := newBundle(t, func(s *specs.Spec) {
+			s.Linux.CgroupsPath = "/busy"
+			s.Mounts[6].Options = []string{"rw"}
+			s.Process.Args = []string{"/bin/sh", "-c", `cd /sys/fs/cgroup; i=0; while [ $i -lt 20 ]; do
+				mkdir -p n/n$i; (echo 0 >n/n$i/cgroup.procs; trap '' TERM; j=0; while [ $j -lt 24 ]; do sleep 1000 & j=$((j+1)); done; wait) &
+				i=$((i+1)); done; while [ $(cat n/*/cgroup.procs | wc -l) -lt 500 ]; do sleep 0.05; done; echo ready >/ready; wait`}
+		})
+		b.must("run", "-d", "c1")
+		for end := time.Now().Add(slow); !exists(b.rootfs("ready")); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("waited too long for five hundred processes")
 			}
 		}
+		done := make(chan struct{})
+		var group sync.WaitGroup
+		group.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				// Into a group that is about to go.
+				_ = exec.Command("sh", "-c", "echo 0 >/sys/fs/cgroup/busy/n/n7/cgroup.procs && exec sleep 2").Run()
+			}
+		})
+		r := b.husk("delete", "-f", "c1")
+		close(done)
+		group.Wait() // whoever survives ends by himself
+		t.Logf("exit %d after %v: %s", r.code, r.took, r.stderr)
+		if r.took > patience(10*time.Second) {
+			t.Errorf("delete took %v", r.took)
+		}
+		if r.code != 0 {
+			if !regexp.MustCompile(`process(es)? \d+`).MatchString(r.stderr) {
+				t.Errorf("the error names no process: %s", r.stderr)
+			}
+			b.must("delete", "-f", "c1")
+		}
+	})
+}
+
+// A process that nothing can kill, because it waits for a frozen file system: delete
+// gives up in time and says whom it waited for; once it can die all is removed.
+func TestFaultUnkillable(t *testing.T) {
+	quietBox(t, func(t *testing.T) {
+		needControllers(t, "io") // a machine that is meant for such tests
+		if _, err := exec.LookPath("mke2fs"); err != nil {
+			t.Skip("needs mke2fs")
+		}
+		d, dir := loopDisk(t, 8<<20), t.TempDir()
+		if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "/dev/"+d.name).CombinedOutput(); err != nil {
+			t.Skipf("needs ext4: %s", out)
+		}
+		must(t, unix.Mount("/dev/"+d.name, dir, "ext4", 0, ""))
+		t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+		b := newBundle(t, func(s *specs.Spec) {
+			s.Linux.CgroupsPath = "/stuck"
+			s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: dir, Destination: "/mnt", Options: []string{"bind"}})
+			s.Process.Args = []string{"/bin/sh", "-c", "while :; do touch /mnt/file; done"}
+		})
+		b.must("run", "-d", "c1")
+		poll(t, func() bool { return exists(dir + "/file") }, "the container to write")
+		root, err := os.Open(dir)
+		must(t, err)
+		const freeze, thaw = 0xC0045877, 0xC0045878 // FIFREEZE, FITHAW
+		must(t, unix.IoctlSetInt(int(root.Fd()), freeze, 0))
+		time.Sleep(100 * time.Millisecond)
+		r := b.husk("delete", "-f", "c1")
+		must(t, unix.IoctlSetInt(int(root.Fd()), thaw, 0))
+		root.Close()
+		t.Logf("exit %d after %v: %s", r.code, r.took, r.stderr)
+		if r.code == 0 || r.took > patience(15*time.Second) || !regexp.MustCompile(`process(es)? .*\d+`).MatchString(r.stderr) {
+			t.Errorf("exit %d after %v: %s", r.code, r.took, r.stderr)
+		}
+		b.must("delete", "-f", "c1")
 	})
 }
 
