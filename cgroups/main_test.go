@@ -73,9 +73,12 @@ func ownMounts() error {
 	return errors.Join(err, mountCgroup2("/sys/fs/cgroup"))
 }
 
-// mountCgroup2 mounts it as systemd does: the options belong to the hierarchy, not to
-// the mount, and are those of who mounts last.
+// mountCgroup2 shows the machine's at another place too. To mount it once more would
+// change its options, which are those of the hierarchy and of who mounts last.
 func mountCgroup2(target string) error {
+	if where, err := Mountpoint(); err == nil {
+		return unix.Mount(where, target, "", unix.MS_BIND, "")
+	}
 	return unix.Mount("cgroup2", target, "cgroup2", 0, "nsdelegate,memory_recursiveprot")
 }
 

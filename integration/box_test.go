@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/cgroups"
 	"golang.org/x/sys/unix"
 )
 
@@ -187,18 +188,16 @@ func newGroup(t *testing.T) *os.File {
 
 var cgroupRoot = func() func(t *testing.T) int {
 	open := sync.OnceValues(func() (int, error) {
+		// The machine's own mount, if there is one: another would change its options, which
+		// are those of the hierarchy and of who mounts last.
+		if where, err := cgroups.Mountpoint(); err == nil {
+			return unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		}
 		fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
 		if err != nil {
 			return -1, err
 		}
 		defer unix.Close(fs)
-		// As systemd mounts it: these options belong to the hierarchy, not to the mount,
-		// and are those of who mounts last.
-		for _, option := range []string{"nsdelegate", "memory_recursiveprot"} {
-			if err := unix.FsconfigSetFlag(fs, option); err != nil {
-				return -1, err
-			}
-		}
 		if err := unix.FsconfigCreate(fs); err != nil {
 			return -1, err
 		}

@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/seccomp"
 	"golang.org/x/sys/unix"
 )
@@ -211,18 +212,13 @@ func (s *setup) measure() (*report, error) {
 // removeCgroup removes what an interrupted measurement leaves. The cgroup tree is
 // reached through a mount that is attached nowhere.
 func removeCgroup(name string) error {
-	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	where, err := cgroups.Mountpoint()
 	if err != nil {
-		return fmt.Errorf("fsopen cgroup2: %w", err)
+		return err
 	}
-	defer unix.Close(fs)
-	// The hierarchy takes its options from the last mount: those of systemd.
-	if err := errors.Join(unix.FsconfigSetFlag(fs, "nsdelegate"), unix.FsconfigSetFlag(fs, "memory_recursiveprot"), unix.FsconfigCreate(fs)); err != nil {
-		return fmt.Errorf("cgroup2: %w", err)
-	}
-	tree, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("fsmount cgroup2: %w", err)
+		return fmt.Errorf("open_tree %s: %w", where, err)
 	}
 	defer unix.Close(tree)
 	top := fmt.Sprintf("/proc/self/fd/%d/%s", tree, name)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,6 +46,10 @@ func inside() error {
 
 // enter makes s.Root, read-only but for tmpfs, the root of this mount namespace.
 func (s *setup) enter() error {
+	groups, err := cgroups.Mountpoint()
+	if err != nil {
+		return err
+	}
 	steps := []struct {
 		source, target, kind string
 		flags                uintptr
@@ -54,7 +59,7 @@ func (s *setup) enter() error {
 		{s.Root, s.Root, "", unix.MS_BIND, ""},
 		{"proc", s.Root + "/proc", "proc", 0, ""},
 		{"sysfs", s.Root + "/sys", "sysfs", 0, ""},
-		{"cgroup2", s.Root + cgroupRoot, "cgroup2", 0, "nsdelegate,memory_recursiveprot"},
+		{groups, s.Root + cgroupRoot, "", unix.MS_BIND, ""}, // a new mount would change the hierarchy's options
 		{"/dev", s.Root + "/dev", "", unix.MS_BIND, ""},
 		{"tmpfs", s.Root + "/run", "tmpfs", 0, ""},
 		{"tmpfs", s.Root + "/tmp", "tmpfs", 0, ""},
