@@ -78,8 +78,8 @@ type resources = specs.LinuxResources
 // matters: cpu.idle before cpu.weight (a weight is EINVAL while idle is 1),
 // cpu.max.burst before cpu.max (retried after it), unified last so that it wins.
 var table = []row{
-	{"cpu/idle", "cpu.idle", early, cpuIdle, "0 or 1 (SCHED_IDLE)"},
-	{"cpu/shares", "cpu.weight", early, cpuShares, "0: unset; ≤ 2: 1; ≥ 262144: 10000; else with l = log2(shares) ⌈10^((l² + 125·l)/612 − 7/34)⌉, so 1024 is 100; ignored with a warning beside cpu/idle 1"},
+	{"cpu/idle", "cpu.idle", late, cpuIdle, "0 or 1 (SCHED_IDLE)"},
+	{"cpu/shares", "cpu.weight", late, cpuShares, "0: unset; ≤ 2: 1; ≥ 262144: 10000; else with l = log2(shares) ⌈10^((l² + 125·l)/612 − 7/34)⌉, so 1024 is 100; ignored with a warning beside cpu/idle 1"},
 	{"cpu/cpus", "cpuset.cpus", early, func(r *resources, o *output) { o.list(r.CPU.Cpus) }, "the list; each of them must be available in the groups above"},
 	{"cpu/mems", "cpuset.mems", early, func(r *resources, o *output) { o.list(r.CPU.Mems) }, "the list; each of them must be available in the groups above"},
 	{"cpu/realtimeRuntime", "", early, func(r *resources, o *output) { o.lacks(get(r.CPU.RealtimeRuntime) != 0) }, "cgroup v2 does not limit realtime scheduling; remove it"},

@@ -68,7 +68,7 @@ func TestCompile(t *testing.T) {
 		{`{"memory":{"disableOOMKiller":false,"useHierarchy":true,"kernel":0,"kernelTCP":-1}}`, []string{"|"}},
 		{`{"memory":{"limit":9223372036854775807}}`, []string{"memory/limit: memory.max=9223372036854775807 late", "|memory"}},
 
-		{`{"cpu":{"shares":1024}}`, []string{"cpu/shares: cpu.weight=100", "|cpu"}},
+		{`{"cpu":{"shares":1024}}`, []string{"cpu/shares: cpu.weight=100 late", "|cpu"}},
 		{`{"cpu":{"shares":0,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""}}`, []string{"|"}},
 		{`{"cpu":{"quota":50000}}`, []string{"cpu/quota: cpu.max=50000 late", "|cpu"}},
 		{`{"cpu":{"quota":50000,"period":20000}}`, []string{"cpu/quota: cpu.max=50000 20000 late", "|cpu"}},
@@ -77,8 +77,8 @@ func TestCompile(t *testing.T) {
 		{`{"cpu":{"period":20000}}`, []string{"cpu/period: cpu.max=max 20000 late keepfirst", "|cpu"}},
 		{`{"cpu":{"quota":50000,"burst":10000}}`, []string{"cpu/burst: cpu.max.burst=10000 late", "cpu/quota: cpu.max=50000 late", "|cpu"}},
 		{`{"cpu":{"burst":0}}`, []string{"cpu/burst: cpu.max.burst=0 late optional", "|cpu"}},
-		{`{"cpu":{"idle":0,"shares":2}}`, []string{"cpu/idle: cpu.idle=0 optional", "cpu/shares: cpu.weight=1", "|cpu"}},
-		{`{"cpu":{"idle":1,"shares":512}}`, []string{"cpu/idle: cpu.idle=1", "|cpu", "!cpu/shares: ignored, an idle group (cpu/idle 1) has no weight"}},
+		{`{"cpu":{"idle":0,"shares":2}}`, []string{"cpu/idle: cpu.idle=0 late optional", "cpu/shares: cpu.weight=1 late", "|cpu"}},
+		{`{"cpu":{"idle":1,"shares":512}}`, []string{"cpu/idle: cpu.idle=1 late", "|cpu", "!cpu/shares: ignored, an idle group (cpu/idle 1) has no weight"}},
 		{`{"cpu":{"cpus":"0-3,5","mems":"0"}}`, []string{"cpu/cpus: cpuset.cpus=0-3,5", "cpu/mems: cpuset.mems=0", "|cpuset"}},
 
 		{`{"blockIO":{"weight":10}}`, []string{"blockIO/weight: io.bfq.weight=10 else io.weight=1", "blockIO/weight: io.weight=1 optional", "|io"}},
