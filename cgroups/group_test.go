@@ -317,10 +317,7 @@ func TestReadOnly(t *testing.T) {
 // TestHybrid: with cgroup v1 beside it, what v2 has works and the rest says what to do.
 func TestHybrid(t *testing.T) {
 	needCgroup2(t)
-	tmpfs(t, "/sys/fs/cgroup")
-	must(t, os.Mkdir("/sys/fs/cgroup/unified", 0o755))
-	must(t, mountCgroup2("/sys/fs/cgroup/unified"))
-	t.Cleanup(func() { must(t, unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)) })
+	asHybrid(t, nil)
 	have := strings.Fields(readFile(t, "/sys/fs/cgroup/unified/cgroup.controllers"))
 	g := testGroup(t, have...)
 	p, err := CompileDevices(nil)

@@ -67,19 +67,31 @@ func ownMounts() error {
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 		unix.Mount("proc", "/proc", "proc", 0, ""),
 	)
-	if where, _ := Mountpoint(); where == mountpoints[0] {
-		return err
+	switch where, noMount := Mountpoint(); {
+	case noMount != nil:
+		err = errors.Join(err, unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""))
+	case where != mountpoints[0]:
+		err = errors.Join(err, unix.Mount(where, "/sys/fs/cgroup", "", unix.MS_BIND, ""))
 	}
-	return errors.Join(err, mountCgroup2("/sys/fs/cgroup"))
+	return err
 }
 
-// mountCgroup2 shows the machine's at another place too. To mount it once more would
-// change its options, which are those of the hierarchy and of who mounts last.
-func mountCgroup2(target string) error {
-	if where, err := Mountpoint(); err == nil {
-		return unix.Mount(where, target, "", unix.MS_BIND, "")
+// asHybrid covers /sys/fs/cgroup as on a host with cgroup v1 and calls between, then shows
+// cgroup2 where it is on such hosts. That is the machine's mount: to mount it once more
+// would change the options of the hierarchy, which are those of who mounts last.
+func asHybrid(t *testing.T, between func()) {
+	t.Helper()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, "/sys/fs/cgroup", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	must(t, err)
+	defer unix.Close(tree)
+	tmpfs(t, "/sys/fs/cgroup")
+	if between != nil {
+		between()
 	}
-	return unix.Mount("cgroup2", target, "cgroup2", 0, "nsdelegate,memory_recursiveprot")
+	const unified = "/sys/fs/cgroup/unified"
+	must(t, os.Mkdir(unified, 0o755))
+	must(t, unix.MoveMount(tree, "", unix.AT_FDCWD, unified, unix.MOVE_MOUNT_F_EMPTY_PATH))
+	t.Cleanup(func() { must(t, unix.Unmount(unified, unix.MNT_DETACH)) })
 }
 
 func needCgroup2(t testing.TB) {

@@ -91,16 +91,13 @@ func TestMountpoint(t *testing.T) {
 	if got, err := Mountpoint(); err != nil || got != "/sys/fs/cgroup" {
 		t.Errorf("unified host: %q, %v", got, err)
 	}
-	tmpfs(t, "/sys/fs/cgroup")
-	_, err := Mountpoint()
-	wantError(t, err, errNoMount, "/sys/fs/cgroup", "mount -t cgroup2")
-	if _, err := Create("/x", nil); !errors.Is(err, errNoMount) {
-		t.Errorf("Create without cgroup2: %v", err)
-	}
-
-	must(t, os.Mkdir("/sys/fs/cgroup/unified", 0o755))
-	must(t, mountCgroup2("/sys/fs/cgroup/unified"))
-	t.Cleanup(func() { must(t, unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)) })
+	asHybrid(t, func() {
+		_, err := Mountpoint()
+		wantError(t, err, errNoMount, "/sys/fs/cgroup", "mount -t cgroup2")
+		if _, err := Create("/x", nil); !errors.Is(err, errNoMount) {
+			t.Errorf("Create without cgroup2: %v", err)
+		}
+	})
 	if got, err := Mountpoint(); err != nil || got != "/sys/fs/cgroup/unified" {
 		t.Errorf("hybrid host: %q, %v", got, err)
 	}
