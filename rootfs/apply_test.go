@@ -617,6 +617,7 @@ func TestCgroupFallback(t *testing.T) {
 func TestHostCgroup(t *testing.T) {
 	b := newBundle(t)
 	b.opts.CgroupNS = false
+	b.attr.Cloneflags &^= unix.CLONE_NEWCGROUP
 	table, err := os.ReadFile(self)
 	must(t, err)
 	host := topMount(t, string(table), "/sys/fs/cgroup")

@@ -143,7 +143,7 @@ func newBundle(t testing.TB) *bundle {
 		t: t, dir: t.TempDir(),
 		opts: Options{Mounts: true, Privileged: true, PidNS: true, NetNS: true, CgroupNS: true},
 		attr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC,
+			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
 			Pdeathsig:  unix.SIGKILL,
 		},
 	}
@@ -160,7 +160,7 @@ const firstID = 100000
 // userns puts the bundle's containers into a user namespace.
 func (b *bundle) userns() *bundle {
 	b.opts.UserNS = true
-	b.attr.Cloneflags |= unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP
+	b.attr.Cloneflags |= unix.CLONE_NEWUSER
 	ids := []syscall.SysProcIDMap{{HostID: firstID, Size: 65536}}
 	b.attr.UidMappings, b.attr.GidMappings = ids, ids
 	b.attr.Credential = &syscall.Credential{}
