@@ -191,6 +191,60 @@ func TestSystemdKilled(t *testing.T) {
 	})
 }
 
+// An ordinary user's containers are units of that user's own systemd, which has been given
+// a part of the hierarchy.
+func TestSystemdUser(t *testing.T) {
+	needSystemd(t)
+	box(t, func(t *testing.T) {
+		const dir = "/run/user/65534"
+		systemctl(t, "start", "user@65534.service")
+		t.Cleanup(func() { systemctl(t, "stop", "user@65534.service") })
+		b := newOwnedBundle(t, 65534, func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 65534, Size: 1}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+			s.Linux.Resources = parseResources(t, `{"pids":{"limit":20},"memory":{"limit":67108864}}`)
+			s.Mounts = s.Mounts[:1]
+			s.Process.Args = []string{"/bin/sleep", "1000"}
+		})
+		user := func(args ...string) result {
+			t.Helper()
+			cmd := exec.Command("setpriv", append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups"}, args...)...)
+			cmd.Dir, cmd.Env = b.dir, append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "DBUS_SESSION_BUS_ADDRESS=")
+			r := runCmd(t, cmd)
+			if r.code != 0 {
+				t.Fatalf("%q: exit %d: %s", args, r.code, r.stderr)
+			}
+			return r
+		}
+		husk := func(args ...string) result {
+			t.Helper()
+			return user(append([]string{runtimePath()}, args...)...)
+		}
+		show := func(name string) string {
+			t.Helper()
+			return strings.TrimSpace(user("systemctl", "--user", "show", "--value", "--property", name, "husk-own.scope").stdout)
+		}
+		husk("--systemd-cgroup", "run", "-d", "own")
+		g := &guest{bundle: b, id: "own", group: show("ControlGroup")}
+		if want := "/user.slice/user-65534.slice/user@65534.service/user.slice/husk-own.scope"; g.group != want {
+			t.Errorf("the cgroup is %s, want %s", g.group, want)
+		}
+		g.reads("pids.max", "20", "memory.max", "67108864")
+		husk("update", "--pids-limit", "30", "own")
+		user("systemctl", "--user", "daemon-reload")
+		g.reads("pids.max", "30", "memory.max", "67108864")
+		if got := show("TasksMax"); got != "30" {
+			t.Errorf("TasksMax is %s", got)
+		}
+		husk("exec", "own", "/bin/true")
+		husk("delete", "-f", "own")
+		if got := show("LoadState"); got != "not-found" || exists(g.file("")) {
+			t.Errorf("the unit is left: %s", got)
+		}
+	})
+}
+
 // A systemd that says nothing is not waited for without end, and nothing is left (fault
 // 9 of those that are known of runc and others).
 func TestSystemdMute(t *testing.T) {
