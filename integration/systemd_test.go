@@ -237,6 +237,7 @@ func TestSystemdUser(t *testing.T) {
 		if got := show("TasksMax"); got != "30" {
 			t.Errorf("TasksMax is %s", got)
 		}
+		husk("exec", "own", "/bin/true") // from outside of what the user's systemd was given
 		husk("delete", "-f", "own")
 		if got := show("LoadState"); got != "not-found" || exists(g.file("")) {
 			t.Errorf("the unit is left: %s", got)

@@ -94,6 +94,7 @@ type joining struct {
 	rec   *record
 	init  int // pidfd of the container's init
 	group *cgroups.Group
+	below string // where group is below the container's
 	spawn namespaces.Config
 	steps []Step
 	last  *Step // opLast, if the child is not the payload
@@ -216,7 +217,7 @@ func (j *joining) openGroup() (err error) {
 		}
 	}
 	j.group.Close()
-	j.group = g
+	j.group, j.below = g, "/"+strings.Trim(below, "/")
 	return nil
 }
 
@@ -369,6 +370,12 @@ func (j *joining) start() error {
 		return os.NewSyscallError("close_range", err)
 	}
 	err := j.boot()
+	if errors.Is(err, unix.EACCES) && j.group != nil && j.rec.UserUnit {
+		// A user's shell is outside of what the user's systemd was given.
+		j.abandon()
+		j.spawn.Place = j.attach
+		err = j.boot()
+	}
 	if errors.Is(err, namespaces.ErrKilled) || err == errMute && j.stillborn() {
 		// Nothing can be born in this cgroup (respawn.go).
 		j.abandon()
@@ -380,6 +387,16 @@ func (j *joining) start() error {
 		j.abandon()
 	}
 	return err
+}
+
+// attach has systemd move the child into the cgroup.
+func (j *joining) attach(pid int) error {
+	m, err := j.rec.unit().Connect(busPatience)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Attach(j.rec.unit(), j.below, pid)
 }
 
 func (j *joining) boot() (err error) {

@@ -285,6 +285,16 @@ func (m *Manager) Set(u Unit, props []Property) error {
 	})
 }
 
+// Attach moves a process of the caller's into the unit, or into the group sub below
+// it ("/x"). systemd may do so where the caller may not: an ordinary user's shell is
+// outside of what was delegated to that user's systemd.
+func (m *Manager) Attach(u Unit, sub string, pid int) error {
+	return m.do("move a process into", u, func() error {
+		_, err := m.bus.call(managerPath, managerIface, "AttachProcessesToUnit", u.Name, sub, array{"u", []any{uint32(pid)}})
+		return err
+	})
+}
+
 // Stop stops the unit, waits until it has stopped and makes systemd forget a failure of
 // it. That it is gone already is no error. Who has killed all in it waits only shortly;
 // otherwise systemd asks the processes to terminate, and gives them its own time for it.

@@ -415,6 +415,17 @@ func TestSet(t *testing.T) {
 	wantError(t, m.Set(c1, []Property{{Name: "TasksMax", Value: uint64(7)}}), unix.ENOENT, "set properties of unit husk-c1.scope", "not loaded")
 }
 
+func TestAttach(t *testing.T) {
+	f := newFake(t, false)
+	m := f.connect()
+	wantError(t, m.Attach(c1, "", 7), unix.ENOENT, "move a process into unit husk-c1.scope")
+	f.Units[c1.Name] = &fakeUnit{}
+	must(t, m.Attach(c1, "/x", 7))
+	if f.Units[c1.Name].PID != 7 {
+		t.Error("the process is not there")
+	}
+}
+
 func TestStop(t *testing.T) {
 	f := newFake(t, false)
 	m := f.connect()

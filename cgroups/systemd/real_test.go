@@ -386,7 +386,13 @@ func userTest(t *testing.T) {
 	if got := output(t, "systemctl", "--user", "show", "--value", "-p", "TasksMax", u.Name); got != "9" {
 		t.Errorf("TasksMax is %s", got)
 	}
+	other := sleeper(t)
+	must(t, m.Attach(u, "", other))
+	if groupOf(t, other) != group {
+		t.Errorf("the other process is in %s", groupOf(t, other))
+	}
 	_ = unix.Kill(pid, unix.SIGKILL)
+	_ = unix.Kill(other, unix.SIGKILL)
 	must(t, m.Stop(u))
 }
 

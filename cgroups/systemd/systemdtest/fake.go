@@ -191,6 +191,13 @@ func (p *Peer) Answer(m *dbus.Message) {
 		p.Add(m)
 		p.Reply(m, dbus.ObjectPath(Job))
 		p.Removed(Job, name, "done")
+	case "AttachProcessesToUnit":
+		if p.Units[name] == nil {
+			p.Fail(m, "org.freedesktop.systemd1.NoSuchUnit", "Unit "+name+" not loaded.")
+			return
+		}
+		p.Units[name].PID = m.Body[2].([]uint32)[0]
+		p.Reply(m)
 	case "SetUnitProperties":
 		u := p.Units[name]
 		if u == nil {
