@@ -38,7 +38,7 @@ func TestLimitMemory(t *testing.T) {
 		// In the foreground husk says what the limit was.
 		killed := r.prepare("/killed", `{"memory":{"limit":33554432,"swap":33554432}}`, nil, "memory", itoa(48*mib))
 		got := killed.husk("run", "killed")
-		if want := "memory limit of 33554432 bytes, its peak was 3"; got.code != 137 || !strings.Contains(got.stderr, want) {
+		if want := "memory limit of 33554432 bytes has killed 1 process of the container; its peak was 3"; got.code != 137 || !strings.Contains(got.stderr, want) {
 			t.Errorf("exit %d: no %q in %s", got.code, want, got.stderr)
 		}
 		// Only a child dies; the container goes on.

@@ -91,7 +91,7 @@ func newMachine(o *options, kernel, root string, payload, console *os.File) (*ma
 		"-append", "console=ttyS0 panic=-1 tsc=reliable no_timer_check nokaslr norandmaps "+map[bool]string{true: "loglevel=7", false: "quiet"}[o.verbose],
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=job,signal=off", "-device", "virtserialport,chardev=job,name=husk")}
-	m.cmd.Args = append(m.cmd.Args, accelerator()...)
+	m.cmd.Args = append(m.cmd.Args, accelerator(kernel)...)
 	serial := m.pass(console)
 	if o.verbose {
 		serial = "/dev/stderr"
@@ -138,11 +138,18 @@ func haveKVM() bool {
 	return err == nil
 }
 
-func accelerator() []string {
+// accelerator is emulation where there is no KVM, by one thread per processor for kernels
+// that bear it: those from Linux 7 on patch their own code in a way that several threads
+// now and then get wrong (Oops: int3).
+func accelerator(kernel string) []string {
 	if haveKVM() {
 		return []string{"-M", "q35", "-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"}
+	threads := "single"
+	if version, err := os.ReadFile(kernel + "/version"); err == nil && version[0] < '7' {
+		threads = "multi"
+	}
+	return []string{"-M", "q35", "-accel", "tcg,thread=" + threads, "-cpu", "max"}
 }
 
 // fetch unpacks what the job left.
