@@ -183,6 +183,10 @@ func (g *guest) ended() {
 	}
 }
 
+// remains says whether the cgroup of a guest that has ended can still be read: a scope is
+// gone with its last process, and its counters with it.
+func (g *guest) remains() bool { return !systemdDriver }
+
 // lastNumber is the number after the last line of the hog that begins with word.
 func (g *guest) lastNumber(word string) (n int) {
 	g.t.Helper()
