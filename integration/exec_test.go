@@ -230,7 +230,7 @@ func TestFaultExecRaces(t *testing.T) {
 					for range 4 {
 						all.Go(func() {
 							r := b.husk("exec", "c1", "/bin/true")
-							if !slices.Contains([]int{0, 137, 255}, r.code) || r.took > 5*time.Second {
+							if !slices.Contains([]int{0, 137, 255}, r.code) || r.took > patience(5*time.Second) {
 								t.Errorf("status %d after %v: %s", r.code, r.took, r.stderr)
 							}
 							if r.code == 255 && !containsAny(r.stderr, []string{"not running", "does not exist", "paused container"}) {

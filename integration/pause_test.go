@@ -42,7 +42,7 @@ func (b *bundle) besides(allowed []string, args ...string) (stop func()) {
 				return
 			default:
 			}
-			if r := b.husk(args...); r.code != 0 && !containsAny(r.stderr, allowed) || r.took > 5*time.Second {
+			if r := b.husk(args...); r.code != 0 && !containsAny(r.stderr, allowed) || r.took > patience(5*time.Second) {
 				b.t.Errorf("%v: exit %d after %v: %s", args, r.code, r.took, r.stderr)
 			}
 		}
@@ -155,7 +155,7 @@ func TestFaultFreezerDelete(t *testing.T) {
 		poll(t, func() bool { _, err := os.Stat(b.rootfs("count")); return err == nil }, "no processes")
 		b.must("pause", "c1")
 		r := b.must("delete", "--force", "c1")
-		if r.took > 5*time.Second {
+		if r.took > patience(5*time.Second) {
 			t.Errorf("took %v", r.took)
 		}
 		t.Logf("took %v", r.took)
