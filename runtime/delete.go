@@ -23,15 +23,11 @@ func (r *Runtime) Signal(id string, sig syscall.Signal, all bool) error {
 }
 
 func (r *Runtime) signal(id string, sig syscall.Signal, all bool) error {
-	e, err := r.open(id)
+	e, rec, err := r.find(id)
 	if err != nil {
 		return err
 	}
 	defer e.close()
-	rec, err := e.read()
-	if err != nil {
-		return err
-	}
 	if rec.Phase != phaseCreated {
 		return ErrNotRunning
 	}
@@ -134,10 +130,11 @@ func (r *Runtime) delete(id string, force bool) error {
 // poststop hooks, then forgets the state. The caller holds the lock. It can be repeated
 // from any point at which it was interrupted.
 func (r *Runtime) destroy(e *entry, rec *record) error {
-	if err := rec.end(); err != nil {
+	removes, err := rec.end()
+	if err != nil {
 		return err
 	}
-	if rec.ownsCgroup() && !rec.superseded() {
+	if removes {
 		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
 			return err
 		}
@@ -158,18 +155,9 @@ func (rec *record) ownsCgroup() bool {
 	return rec.Cgroup != "" && (rec.owned || rec.Phase == phaseCreated || slices.Contains(rec.CgroupMade, rec.Cgroup))
 }
 
-// superseded says that the cgroup is another container's by now.
-func (rec *record) superseded() bool {
-	g, err := cgroups.Open(rec.Cgroup)
-	if err != nil {
-		return false
-	}
-	defer g.Close()
-	return g.Marked() != "" && g.Marked() != rec.mark()
-}
-
-// end kills the init and all processes of the cgroup and waits until they are gone.
-func (rec *record) end() error {
+// end kills the init and all processes of the cgroup and waits until they are gone. It
+// says whether the cgroup, or what is left of its place, is this container's to remove.
+func (rec *record) end() (removes bool, err error) {
 	deadline := time.Now().Add(killPatience)
 	pidfd, err := rec.Init.handle()
 	if err == nil {
@@ -178,17 +166,23 @@ func (rec *record) end() error {
 	}
 	if !rec.ownsCgroup() {
 		if err == nil {
-			return waitReadable(pidfd, deadline)
+			return false, waitReadable(pidfd, deadline)
 		}
-		return nil
+		return false, nil
 	}
-	g, err := rec.findGroup()
-	if g == nil {
-		return err
+	g, err := cgroups.Open(rec.Cgroup)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
 	}
 	defer g.Close()
-	if !g.Populated() {
-		return nil
+	switch {
+	case rec.lost(g):
+		return false, nil
+	case !g.Populated():
+		return true, nil
 	}
-	return g.KillAll(deadline)
+	return true, g.KillAll(deadline)
 }

@@ -113,10 +113,7 @@ func (j *joining) open(id string) (err error) {
 	if err = checkJoining(&j.o); err != nil {
 		return err
 	}
-	if j.entry, err = j.Runtime.open(id); err != nil {
-		return err
-	}
-	if j.rec, err = j.entry.read(); err != nil {
+	if j.entry, j.rec, err = j.find(id); err != nil {
 		return err
 	}
 	if err = j.openContainer(); err != nil {

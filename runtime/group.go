@@ -53,8 +53,7 @@ func (c *creation) makeGroup() (err error) {
 	}
 	c.group, err = cgroups.Create(c.plan.Cgroup, c.plan.Groups)
 	if err == nil {
-		c.take()
-		return nil
+		return c.take()
 	}
 	c.rec.Cgroup, c.rec.CgroupMade = "", nil // whatever is there is not ours
 	if c.mayGoWithout(err) {
@@ -67,26 +66,36 @@ func (c *creation) makeGroup() (err error) {
 const ofHusk = " made"
 
 // take makes the group the container's. One that was left by another, whose delete will
-// find it taken, is ours to remove.
-func (c *creation) take() {
-	if strings.HasSuffix(c.group.Marked(), ofHusk) && !slices.Contains(c.rec.CgroupMade, c.rec.Cgroup) {
+// find it taken, is ours to remove, and on record as that before it is marked.
+func (c *creation) take() error {
+	made := slices.Contains(c.rec.CgroupMade, c.rec.Cgroup)
+	if !made && strings.HasSuffix(c.group.Marked(), ofHusk) {
+		made = true
 		c.rec.CgroupMade = append(c.rec.CgroupMade, c.rec.Cgroup)
+		if err := c.entry.write(c.rec); err != nil {
+			return err
+		}
 	}
 	c.rec.owned = true
-	c.group.Mark(c.rec.mark())
+	mark := c.rec.mark()
+	if made {
+		mark += ofHusk
+	}
+	c.group.Mark(mark)
+	return nil
 }
 
 // mark is how a cgroup says that it is this container's.
-func (rec *record) mark() string {
-	m := rec.ID + " " + rec.Created.Format(time.RFC3339Nano)
-	if slices.Contains(rec.CgroupMade, rec.Cgroup) {
-		m += ofHusk
-	}
-	return m
+func (rec *record) mark() string { return rec.ID + " " + rec.Created.Format(time.RFC3339Nano) }
+
+// lost says whether g is another container's by now, which got the same path when this
+// one had ended.
+func (rec *record) lost(g *cgroups.Group) bool {
+	mark := strings.TrimSuffix(g.Marked(), ofHusk)
+	return mark != "" && mark != rec.mark()
 }
 
-// findGroup opens the container's cgroup; nil if it has none, if that is gone, or if it
-// is another container's by now, which got the same path when this one had ended.
+// findGroup opens the container's cgroup; nil if it has none, or none any more.
 func (rec *record) findGroup() (*cgroups.Group, error) {
 	if rec.Cgroup == "" {
 		return nil, nil
@@ -95,7 +104,7 @@ func (rec *record) findGroup() (*cgroups.Group, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	if err == nil && g.Marked() != "" && g.Marked() != rec.mark() {
+	if err == nil && rec.lost(g) {
 		g.Close()
 		return nil, nil
 	}

@@ -59,15 +59,11 @@ func (r *Runtime) State(id string) (*State, error) {
 }
 
 func (r *Runtime) state(id string) (*State, error) {
-	e, err := r.open(id)
+	e, rec, err := r.find(id)
 	if err != nil {
 		return nil, err
 	}
 	defer e.close()
-	rec, err := e.read()
-	if err != nil {
-		return nil, err
-	}
 	return rec.state(e), nil
 }
 

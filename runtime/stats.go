@@ -50,15 +50,11 @@ func (r *Runtime) StateStats(id string) (*StateStats, error) {
 }
 
 func (r *Runtime) stateStats(id string) (*StateStats, error) {
-	e, err := r.open(id)
+	e, rec, err := r.find(id)
 	if err != nil {
 		return nil, err
 	}
 	defer e.close()
-	rec, err := e.read()
-	if err != nil {
-		return nil, err
-	}
 	s := &StateStats{State: *rec.state(e)}
 	if rec.Cgroup == "" {
 		r.warn("state " + id + ": the container has no cgroup of its own: neither limits nor use are known")

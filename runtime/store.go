@@ -139,6 +139,20 @@ func (r *Runtime) open(id string) (*entry, error) {
 	return e, nil
 }
 
+// find opens an existing container, without locking it, and reads its record.
+func (r *Runtime) find(id string) (*entry, *record, error) {
+	e, err := r.open(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, err := e.read()
+	if err != nil {
+		e.close()
+		return nil, nil, err
+	}
+	return e, rec, nil
+}
+
 // openLocked opens an existing container and locks it against other operations. While
 // it is being created there is nothing to wait for, save for those who are patient.
 func (r *Runtime) openLocked(id string, patient bool) (*entry, error) {

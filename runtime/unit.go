@@ -81,7 +81,9 @@ func (c *creation) placeUnit(pid int) error {
 	if c.group, err = cgroups.Open(path); err != nil {
 		return at("/linux/cgroupsPath", path, err)
 	}
-	c.take()
+	if err := c.take(); err != nil {
+		return err
+	}
 	if c.plan.Unit.IsSlice() { // which takes no processes by way of systemd
 		if err := c.group.Add(pid); err != nil {
 			return err
