@@ -1,0 +1,322 @@
+package runtime
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// start makes the process and returns once it has executed the payload.
+func (j *joining) start() error {
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
+	err := j.boot()
+	if errors.Is(err, unix.EACCES) && j.group != nil && j.rec.UserUnit {
+		// A user's shell is outside of what the user's systemd was given.
+		j.abandon()
+		j.spawn.Place = j.attach
+		err = j.boot()
+	}
+	if errors.Is(err, namespaces.ErrKilled) || err == errMute && j.stillborn() {
+		// Nothing can be born in this cgroup (respawn.go).
+		j.abandon()
+		j.spawn.Place = j.group.Add
+		err = j.boot()
+	}
+	if err != nil {
+		err = j.explain(err)
+		j.abandon()
+	}
+	return err
+}
+
+// attach has systemd move the child into the cgroup.
+func (j *joining) attach(pid int) error {
+	m, err := j.rec.unit().Connect(busPatience)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Attach(j.rec.unit(), j.below, pid)
+}
+
+func (j *joining) boot() (err error) {
+	j.spawn.Cgroup = -1
+	if j.group != nil && j.spawn.Place == nil {
+		j.spawn.Cgroup = j.group.FD()
+	}
+	if j.child, j.conn, err = launch(&j.spawn); err != nil {
+		return err
+	}
+	if err = setOOMScore(j.child.PID, j.oom); err != nil {
+		return err
+	}
+	if err = raiseLimits(j.child.PID, j.steps); err != nil {
+		return err
+	}
+	// Where nobody takes the plan any more, the reason was left for us.
+	if err = j.sendPlan(); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		return err
+	}
+	return j.awaitExec()
+}
+
+// sendPlan sends the steps and what they need: for a child outside, the procfs that
+// shows it, and the container's init, whose PID namespace it enters.
+func (j *joining) sendPlan() error {
+	if j.last == nil {
+		return j.conn.Send(msgPlan, encodeSteps(j.steps))
+	}
+	proc, err := openPath("/proc", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: "/proc", Err: err}
+	}
+	defer unix.Close(proc)
+	return j.conn.Send(msgPlan, encodeSteps(j.steps), proc, j.init)
+}
+
+// stallCheck is how long a process may be silent before we look whether it is frozen.
+const stallCheck = 250 * time.Millisecond
+
+// errMute says that the child ended without a word.
+var errMute = errors.New("the process died before it executed the program")
+
+// awaitExec serves the process until execve. Who can trace the payload in the moment
+// before its execve can take the conversation out of its hands: so a message that is not
+// due, or names a process that is not our child, ends it all.
+func (j *joining) awaitExec() error {
+	j.due = dueExec
+	if j.terminal {
+		j.due = dueReady
+	}
+	for deadline := time.Now().Add(patience); ; {
+		kind, payload, fds, err := j.conn.Recv(time.Now().Add(stallCheck))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if deadline, err = j.stalled(deadline); err != nil {
+				return err
+			}
+		case errors.Is(err, io.EOF) && j.due == 0:
+			return nil
+		case errors.Is(err, io.EOF):
+			return errMute
+		case err != nil:
+			return err
+		default:
+			err := j.hear(kind, payload, fds)
+			closeAll(fds)
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// What may come next; 0: nothing.
+const (
+	dueReady = iota + 1
+	dueExec
+)
+
+// hear acts upon one message.
+func (j *joining) hear(kind byte, payload []byte, fds []int) error {
+	switch {
+	case kind == msgReady && j.due == dueReady:
+		j.due = dueExec
+		return j.ready(fds)
+	case kind == msgExec && j.due == dueExec:
+		j.due = 0
+		if j.last == nil {
+			return nil
+		}
+		return j.take(payload)
+	}
+	return remoteError(kind, payload)
+}
+
+// take notes the payload's process, which our child has made as a child of ours.
+func (j *joining) take(payload []byte) error {
+	if len(payload) != 4 {
+		return errWire
+	}
+	pid := int(binary.LittleEndian.Uint32(payload))
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	if _, err = waitid(unix.P_PIDFD, fd, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT); err != nil || pid == j.child.PID {
+		_ = unix.Close(fd)
+		return errWire
+	}
+	j.proc = &namespaces.Process{PID: pid, FD: os.NewFile(uintptr(fd), "pidfd")}
+	return nil
+}
+
+// stalled decides whether to go on waiting for a process that says nothing. A paused
+// container stands still as long as it pleases whoever paused it.
+func (j *joining) stalled(deadline time.Time) (time.Time, error) {
+	switch {
+	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
+		return time.Now().Add(patience), nil
+	case j.group != nil && j.group.Frozen():
+		return deadline, errPaused
+	case time.Now().After(deadline):
+		return deadline, fmt.Errorf("the process did not come to its execve within %s", patience)
+	}
+	return deadline, nil
+}
+
+// ready takes the terminal.
+func (j *joining) ready(fds []int) error {
+	foreground := j.o.Terminal
+	if j.o.ConsoleSocket != "" {
+		foreground = nil
+	}
+	if err := deliverTerminal(fds, j.o.ConsoleSocket, foreground); err != nil {
+		return err
+	}
+	return j.conn.Send(msgGo, []byte{goStart})
+}
+
+// stillborn says whether the child was killed before it executed husk.
+func (j *joining) stillborn() bool {
+	if j.group == nil || j.spawn.Place != nil {
+		return false
+	}
+	_ = waitReadable(int(j.child.FD.Fd()), time.Now().Add(killPatience))
+	return onlyForked(j.child.PID)
+}
+
+// explain says what is behind an error that may only tell of the container's end.
+func (j *joining) explain(err error) error {
+	about, _ := errors.AsType[*Error](err)
+	entering := about != nil && about.Field == "/linux/namespaces" // or being born there
+	if (entering || about == nil) && j.ending() {
+		return errExecStopped()
+	}
+	if err == errMute {
+		if oom := outOfMemory("the process", j.group, nil); oom != nil {
+			return oom
+		}
+		return j.crowded()
+	}
+	return err
+}
+
+// crowded is errMute with what is likely behind it where the container may have few
+// processes: until it executes, one that joins has the threads of a Go program.
+func (j *joining) crowded() error {
+	const needed = 6
+	if j.group == nil {
+		return errMute
+	}
+	s, err := j.group.Stats()
+	if err != nil || s.Pids == nil || s.Pids.Limit == math.MaxUint64 || s.Pids.Limit >= s.Pids.Current+needed {
+		return errMute
+	}
+	return &Error{
+		Field: "/linux/resources/pids/limit",
+		Err:   fmt.Errorf("%w; the container may have %d processes, and has %d", errMute, s.Pids.Limit, s.Pids.Current),
+		Hint:  fmt.Sprintf("a process that joins needs up to %d for a moment: raise the limit, or end some", needed),
+	}
+}
+
+// ending says whether the container's init has ended, or has begun to: it cannot finish
+// before its namespace is empty, and that may be for us to do.
+func (j *joining) ending() bool {
+	const exiting = 4 // PF_EXITING
+	if waitReadable(j.init, time.Now().Add(stallCheck)) == nil {
+		return true
+	}
+	_, flags, err := readStat(j.rec.Init.PID)
+	return err != nil || flags&exiting != 0
+}
+
+// abandon ends what has not become the payload.
+func (j *joining) abandon() {
+	if j.conn != nil {
+		_ = j.conn.Close()
+	}
+	for _, p := range []*namespaces.Process{j.child, j.proc} {
+		if p == nil {
+			continue
+		}
+		_ = unix.PidfdSendSignal(int(p.FD.Fd()), unix.SIGKILL, nil, 0)
+		reap(p)
+	}
+	j.child, j.proc, j.conn = nil, nil, nil
+}
+
+// reap waits for the end of a child that is dying.
+func reap(p *namespaces.Process) (siginfo, error) {
+	defer p.FD.Close()
+	pidfd := int(p.FD.Fd())
+	if err := waitReadable(pidfd, time.Now().Add(killPatience)); err != nil {
+		return siginfo{}, err
+	}
+	return waitPidfd(pidfd)
+}
+
+// finish reports the process that runs, and stays with it unless it is detached.
+func (j *joining) finish() (int, error) {
+	if j.last == nil {
+		j.child, j.proc = nil, j.child
+	} else {
+		_, _ = reap(j.child)
+		j.child = nil
+	}
+	err := writePidFile(j.o.PidFile, j.proc.PID)
+	if err == nil {
+		err = deliverPidfd(j.proc, j.o.PidfdSocket, "setns")
+	}
+	if err != nil {
+		removePidFile(j.o.PidFile, j.proc.PID)
+		j.abandon()
+		return -1, err
+	}
+	if j.o.Detach {
+		return 0, nil
+	}
+	return j.wait()
+}
+
+func (j *joining) wait() (int, error) {
+	pidfd := int(j.proc.FD.Fd())
+	done := make(chan struct{})
+	defer close(done)
+	go forwardSignals(dup(pidfd), done)
+	if err := waitReadable(pidfd, time.Time{}); err != nil {
+		return -1, err
+	}
+	info, err := waitPidfd(pidfd)
+	return info.exitStatus(), err
+}
+
+// close gives up our descriptors.
+func (j *joining) close() {
+	if j.conn != nil {
+		_ = j.conn.Close()
+	}
+	for _, p := range []*namespaces.Process{j.child, j.proc} {
+		if p != nil {
+			_ = p.FD.Close()
+		}
+	}
+	if j.group != nil {
+		j.group.Close()
+	}
+	if j.init >= 0 {
+		_ = unix.Close(j.init)
+	}
+	if j.entry != nil {
+		j.entry.close()
+	}
+}
