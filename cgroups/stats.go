@@ -129,13 +129,12 @@ type MiscStats struct {
 // read is returned beside an error too. A group that is gone is fs.ErrNotExist.
 func (g *Group) Stats() (*Stats, error) {
 	r := &reader{dir: g.fd, buf: make([]byte, 8192)}
-	if _, ok := r.text("cgroup.controllers"); !ok && r.err == nil {
-		r.err = unix.ENOENT // every group has this file
-	}
-	if r.err != nil {
-		return &Stats{}, &fs.PathError{Op: "read statistics of cgroup", Path: g.path, Err: r.err}
-	}
 	s := &Stats{CPU: r.cpu(), Memory: r.memory(), Pids: r.pids(), IO: r.io(), Hugetlb: r.hugetlb(), Rdma: r.rdma(), Misc: r.misc()}
+	// Every group has this file. Last, it tells that none was missing because the group
+	// was removed meanwhile.
+	if _, ok := r.text("cgroup.controllers"); !ok && r.err == nil {
+		return &Stats{}, &fs.PathError{Op: "read statistics of cgroup", Path: g.path, Err: unix.ENOENT}
+	}
 	if r.err != nil {
 		return s, &fs.PathError{Op: "read " + r.file + " of cgroup", Path: g.path, Err: r.err}
 	}

@@ -100,10 +100,12 @@ func TestLimitUpdate(t *testing.T) {
 		}
 		g.must("update", "--cpuset-cpus", "0", "--cpu-quota", "-1", "changes")
 		g.reads("cpuset.cpus.effective", "0", "cpu.max", "max 100000")
-		p := r.guest("pids", `{}`, "/bin/sh", "-c", "echo ready; while :; do if sleep 0.01; then echo forked; fi; done")
-		p.said("forked")
+		p := r.guest("pids", `{}`, "refork", "100")
+		p.said("fork ok")
 		p.must("update", "--pids-limit", "1", "pids")
-		poll(t, func() bool { return strings.Contains(readString(t, p.out.Name()), "can't fork") }, "a fork to be refused")
+		if out := p.said("EAGAIN"); !strings.HasSuffix(out, "fork EAGAIN\n") {
+			t.Errorf("it said %q", out)
+		}
 		// Lower than what is in use: the rest goes to swap.
 		needSwap(t)
 		m := r.guest("memory", `{"memory":{"limit":-1,"swap":-1}}`, "memory", itoa(32*mib))

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -279,6 +280,30 @@ func TestSystemdMissing(t *testing.T) {
 		r := newBundle(t, nil).husk("--systemd-cgroup", "create", "c1")
 		if r.code == 0 || !strings.Contains(r.stderr, "husk-c1.scope") || !strings.Contains(r.stderr, "hint") {
 			t.Errorf("exit %d: %s", r.code, r.stderr)
+		}
+	})
+}
+
+// systemd removes a scope as soon as its last process is dead; what it has counted is in
+// the report all the same.
+func TestSystemdReport(t *testing.T) {
+	needSystemd(t)
+	box(t, func(t *testing.T) {
+		r := newRoom(t)
+		for _, program := range []string{"/bin/true", "/bin/sleep"} {
+			g := r.prepare("/reported", `{"memory":{"limit":67108864}}`, nil, program, "0.2")
+			for range 20 {
+				g.must("run", "--report", "report.json", "reported")
+				var report struct {
+					CPU, Memory, Pids, IO *struct{}
+					WallUsec, UnseenUsec  int
+				}
+				must(t, json.Unmarshal([]byte(readString(t, filepath.Join(g.dir, "report.json"))), &report))
+				if report.CPU == nil || report.Memory == nil || report.Pids == nil || report.IO == nil || report.UnseenUsec > report.WallUsec {
+					t.Errorf("%s: %s", program, readString(t, filepath.Join(g.dir, "report.json")))
+				}
+				t.Logf("%s: %d of %d µs unseen", program, report.UnseenUsec, report.WallUsec)
+			}
 		}
 	})
 }

@@ -13,17 +13,20 @@ import (
 // killer; it returns nil if that has killed none. Limits, if known, tell which field is to
 // blame.
 func outOfMemory(who string, g *cgroups.Group, limits []cgroups.Limit) error {
-	return memoryError(g, limits, func(limit string, _ uint64) string { return who + " was killed by " + limit })
-}
-
-// memoryError blames the limit that the group reached, or one above it, if the kernel has
-// killed a process for it; text is told which, and how many it has killed.
-func memoryError(g *cgroups.Group, limits []cgroups.Limit, text func(limit string, kills uint64) string) error {
 	if g == nil || !g.OOMKilled() {
 		return nil
 	}
 	s, err := g.Stats()
-	if err != nil || s.Memory == nil {
+	if err != nil {
+		return nil
+	}
+	return memoryError(s, limits, func(limit string, _ uint64) string { return who + " was killed by " + limit })
+}
+
+// memoryError blames the limit that a group of stats s reached, or one above it, if the
+// kernel has killed a process for it; text is told which, and how many it has killed.
+func memoryError(s *cgroups.Stats, limits []cgroups.Limit, text func(limit string, kills uint64) string) error {
+	if s == nil || s.Memory == nil || s.Memory.Events.OOMKill == 0 {
 		return nil
 	}
 	m, peak := s.Memory, ""
@@ -61,11 +64,11 @@ func (rec *record) outOfMemory() error {
 
 // mourn warns of a process that was killed when the memory limit has killed some. Who
 // killed this one nobody can tell for sure: SIGKILL says not where it comes from.
-func (c *creation) mourn(info siginfo) {
+func (c *creation) mourn(info siginfo, s *cgroups.Stats) {
 	if info.signal != int(unix.SIGKILL) {
 		return
 	}
-	err := memoryError(c.group, c.plan.Limits, func(limit string, kills uint64) string {
+	err := memoryError(s, c.plan.Limits, func(limit string, kills uint64) string {
 		victims := "1 process"
 		if kills > 1 {
 			victims = fmt.Sprintf("%d processes", kills)

@@ -20,15 +20,17 @@ import (
 //	exitStatus  of the process; null if a signal killed it, or if it never ran
 //	signal      that killed it, "SIGKILL"
 //	error       why it never ran
-//	started     when the process was executed; wallUsec: how long it ran
+//	started     when the process was executed
+//	wallUsec    how long it ran
+//	unseenUsec  its last part that is not in what follows: none, but systemd removes a
+//	            cgroup with its last process, at times before husk has read it again
 //	cpu         usageUsec userUsec systemUsec throttledUsec
 //	memory      peakBytes swapPeakBytes oomKills
 //	pids        peak
 //	io          readBytes writeBytes of all devices together
 //
 // cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
-// tasks waited for want of it. A part is null where its controller does not work, and all
-// are if somebody else removed the cgroup before it could be read. In a cgroup that was
+// tasks waited for want of it. A part is null where its controller does not work. In a cgroup that was
 // there before, peaks are null: they may be of those who lived in it earlier; the rest
 // counts from the moment when the process was executed.
 type Report struct {
@@ -39,13 +41,14 @@ type Report struct {
 	Started time.Time // zero: never
 	Ended   bool
 	Wall    time.Duration
+	Unseen  time.Duration  // of that, what is missing at the end of Stats
 	Stats   *cgroups.Stats // nil: not known
 }
 
 // MarshalJSON writes the object.
 func (r *Report) MarshalJSON() ([]byte, error) {
 	w := &jsonWriter{}
-	status, wall := uint64(r.Status), uint64(r.Wall.Microseconds())
+	status, wall, unseen := uint64(r.Status), uint64(r.Wall.Microseconds()), uint64(r.Unseen.Microseconds())
 	started, failure := "", ""
 	if !r.Started.IsZero() {
 		started = r.Started.UTC().Format(time.RFC3339Nano)
@@ -64,6 +67,7 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 		w.textOrNull("error", failure)
 		w.textOrNull("started", started)
 		w.countIf("wallUsec", wall, r.Ended)
+		w.countIf("unseenUsec", unseen, r.Ended && r.Stats != nil)
 		partOrNull(w, "cpu", s.CPU, w.usedCPU)
 		partOrNull(w, "memory", s.Memory, w.usedMemory)
 		partOrNull(w, "pids", s.Pids, func(p *cgroups.PidsStats) { w.countOrNull("peak", p.Peak) })
@@ -154,6 +158,7 @@ type reporter struct {
 	path, name string
 	dir        int
 	before     *cgroups.Stats // of a cgroup that was there before
+	first      usage          // that of the init
 	written    bool
 }
 
@@ -192,6 +197,14 @@ func (r *reporter) close() {
 	}
 }
 
+// expect is called when the process is about to be executed: it may have ended, and
+// systemd removed its group, before husk does anything more.
+func (r *reporter) expect(c *creation) {
+	if r != nil && c.rec.Unit != "" {
+		r.first.read(c.group, false)
+	}
+}
+
 // begin notes that the process has been executed.
 func (r *reporter) begin(rec *record, g *cgroups.Group) {
 	if r == nil {
@@ -203,20 +216,21 @@ func (r *reporter) begin(rec *record, g *cgroups.Group) {
 	}
 }
 
-// end writes the report of a process that has ended. It comes before anything is removed.
-func (r *reporter) end(info siginfo, g *cgroups.Group) error {
+// end writes the report of a process that has ended and used that.
+func (r *reporter) end(info siginfo, used usage) error {
 	if r == nil {
 		return nil
 	}
-	r.Ended, r.Wall = true, time.Since(r.Started)
+	now := time.Now()
+	r.Ended, r.Wall = true, now.Sub(r.Started)
 	if r.Signal = unix.Signal(info.signal); r.Signal == 0 {
 		r.Status = info.code
 	}
-	if g != nil {
-		if s, err := g.Stats(); err == nil {
-			r.Stats = s
-			forget(s, r.before)
-		}
+	if r.Stats = used.Stats; r.Stats != nil {
+		forget(r.Stats, r.before)
+	}
+	if !used.last {
+		r.Unseen = min(now.Sub(used.at), r.Wall)
 	}
 	if err := r.write(); err != nil {
 		return &Error{

@@ -13,8 +13,8 @@ func TestReportJSON(t *testing.T) {
 	stats := everything()
 	stats.CPU.Bandwidth = true
 	sameJSON(t, &Report{
-		ID: "c1", Status: 7, Started: time.Unix(1, 5e6).In(time.FixedZone("", 3600)), Ended: true, Wall: 1234567 * time.Nanosecond, Stats: stats,
-	}, `{"id":"c1","exitStatus":7,"signal":null,"error":null,"started":"1970-01-01T00:00:01.005Z","wallUsec":1234,
+		ID: "c1", Status: 7, Started: time.Unix(1, 5e6).In(time.FixedZone("", 3600)), Ended: true, Wall: 1234567 * time.Nanosecond, Unseen: 3 * time.Microsecond, Stats: stats,
+	}, `{"id":"c1","exitStatus":7,"signal":null,"error":null,"started":"1970-01-01T00:00:01.005Z","wallUsec":1234,"unseenUsec":3,
 "cpu":{"usageUsec":1,"userUsec":2,"systemUsec":3,"throttledUsec":6,"pressureUsec":{"some":11,"full":12}},
 "memory":{"peakBytes":21,"swapPeakBytes":24,"oomKills":30,"pressureUsec":{"some":41,"full":42}},
 "pids":{"peak":51},
@@ -23,13 +23,13 @@ func TestReportJSON(t *testing.T) {
 	// An old kernel without pressure, and with cpu.stat only.
 	sameJSON(t, &Report{ID: "c1", Status: -1, Signal: unix.SIGKILL, Started: time.Unix(1, 0), Ended: true, Stats: &cgroups.Stats{
 		CPU: &cgroups.CPUStats{}, Memory: &cgroups.MemoryStats{}, Pids: &cgroups.PidsStats{},
-	}}, `{"id":"c1","exitStatus":null,"signal":"SIGKILL","error":null,"started":"1970-01-01T00:00:01Z","wallUsec":0,
+	}}, `{"id":"c1","exitStatus":null,"signal":"SIGKILL","error":null,"started":"1970-01-01T00:00:01Z","wallUsec":0,"unseenUsec":0,
 "cpu":{"usageUsec":0,"userUsec":0,"systemUsec":0,"throttledUsec":null,"pressureUsec":null},
 "memory":{"peakBytes":null,"swapPeakBytes":null,"oomKills":0,"pressureUsec":null},
 "pids":{"peak":null},"io":null}`)
 
 	sameJSON(t, &Report{ID: "c1", Status: -1, Err: errors.New("no \"x\"")},
-		`{"id":"c1","exitStatus":null,"signal":null,"error":"no \"x\"","started":null,"wallUsec":null,"cpu":null,"memory":null,"pids":null,"io":null}`)
+		`{"id":"c1","exitStatus":null,"signal":null,"error":"no \"x\"","started":null,"wallUsec":null,"unseenUsec":null,"cpu":null,"memory":null,"pids":null,"io":null}`)
 }
 
 // Of a cgroup with a past, counters start anew, and peaks are unknown.
@@ -45,7 +45,7 @@ func TestReportForgets(t *testing.T) {
 		t.Error("a new cgroup's peak is forgotten")
 	}
 	forget(stats, before)
-	sameJSON(t, &Report{ID: "c1", Status: -1, Stats: stats}, `{"id":"c1","exitStatus":null,"signal":null,"error":null,"started":null,"wallUsec":null,
+	sameJSON(t, &Report{ID: "c1", Status: -1, Stats: stats}, `{"id":"c1","exitStatus":null,"signal":null,"error":null,"started":null,"wallUsec":null,"unseenUsec":null,
 "cpu":{"usageUsec":100,"userUsec":0,"systemUsec":0,"throttledUsec":100,"pressureUsec":{"some":100,"full":0}},
 "memory":{"peakBytes":null,"swapPeakBytes":null,"oomKills":1,"pressureUsec":{"some":0,"full":0}},
 "pids":{"peak":null},

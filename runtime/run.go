@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -51,6 +50,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	if err != nil {
 		return -1, err
 	}
+	rep.expect(c)
 	if err = c.finish(goStart); err != nil {
 		return -1, err
 	}
@@ -82,15 +82,16 @@ func (c *creation) wait(o RunOptions, rep *reporter) (int, error) {
 	if !o.NoSubreaper && !c.plan.owned(specs.PIDNamespace) {
 		go reapOrphans(c.proc.PID)
 	}
-	if err := waitReadable(pidfd, time.Time{}); err != nil {
+	used, err := c.outlive(pidfd, rep)
+	if err != nil {
 		return -1, err
 	}
 	info, err := waitPidfd(pidfd)
 	if err != nil {
 		return -1, err
 	}
-	c.mourn(info)
-	unreported := rep.end(info, c.group)
+	c.mourn(info, used.Stats)
+	unreported := rep.end(info, used)
 	if !o.Keep {
 		err = c.deleteAfterRun()
 	}

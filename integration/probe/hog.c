@@ -9,6 +9,7 @@
 //	hog churn BYTES        the same, then touch it again and again
 //	hog child BYTES        a child touches so much memory; tell how it ended
 //	hog fork N             try to have N children
+//	hog refork N           fork N times a second, telling when that begins or ceases to work
 //	hog read|write FILE N [M]
 //	                       N bytes at once, past the page cache, over and over, in M
 //	                       processes
@@ -135,6 +136,21 @@ static int forks(int n)
 	stay();
 }
 
+_Noreturn static int refork(int n)
+{
+	for (int before = -1, after;; before = after) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(0);
+		after = pid < 0 ? errno : 0;
+		if (after != before)
+			printf("fork %s\n", after ? strerrorname_np(after) : "ok");
+		wait(NULL);
+		usleep(1000000 / n);
+	}
+}
+
 // transfer works through the file from its start to its end and begins anew.
 static int transfer(int writing, const char *file, size_t size, int processes)
 {
@@ -202,6 +218,8 @@ int main(int argc, char **argv)
 		return child(n);
 	if (!strcmp(what, "fork"))
 		return forks(n);
+	if (!strcmp(what, "refork"))
+		return refork(n);
 	if ((!strcmp(what, "read") || !strcmp(what, "write")) && argc > 3)
 		return transfer(*what == 'w', argv[2], atoi(argv[3]), argc > 4 ? atoi(argv[4]) : 1);
 	if (!strcmp(what, "huge"))
