@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestScript runs every behaviour that is written down in testdata, each in a
@@ -70,11 +71,25 @@ func scriptCondition(cond string) (bool, error) {
 		return slices.Contains(strings.Fields(string(data)), arg), err
 	case "capable": // some machines' root lacks capabilities
 		return capable(arg), nil
+	case "kernel": // at least this one
+		return kernelIs(arg), nil
 	case "filesystem":
 		data, err := os.ReadFile("/proc/filesystems")
 		return regexp.MustCompile(`(?m)\t` + regexp.QuoteMeta(arg) + `$`).Match(data), err
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// kernelIs says whether the kernel is of the version MAJOR.MINOR or newer.
+func kernelIs(version string) bool {
+	var u unix.Utsname
+	var have, want [2]int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &have[0], &have[1])
+	fmt.Sscanf(version, "%d.%d", &want[0], &want[1])
+	return slices.Compare(have[:], want[:]) >= 0
 }
 
 // capable says whether this process has a capability, asked of the probe.

@@ -207,10 +207,6 @@ func (c *compiler) mount(i int, m *specs.Mount) {
 		c.fail(field+"/destination", "", "is missing")
 		return
 	}
-	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		// Left out, it would give the files to the wrong owners.
-		c.fail(field+"/uidMappings", s.Target, "husk does not know id-mapped mounts")
-	}
 	var super []string
 	var strange []int
 	for j, word := range m.Options {
@@ -237,8 +233,48 @@ func (c *compiler) mount(i int, m *specs.Mount) {
 	default:
 		c.filesystem(&s, m)
 	}
+	c.idMap(&s, m)
 	c.checkProc(&s)
 	c.early = append(c.early, s)
+}
+
+// idMap completes an id-mapped mount. The parent makes it, also where it is a new
+// filesystem: the kernel wants rights over the filesystem, which the container has
+// only over its own, and ids on the filesystem that are not those of the container's
+// user namespace already.
+func (c *compiler) idMap(s *Step, m *specs.Mount) {
+	field := s.Field + "/uidMappings"
+	switch given := len(m.UIDMappings) + len(m.GIDMappings); {
+	case given == 0 && !s.has(FlagIDMap):
+		return
+	case given == 0:
+		field = s.Field + "/options"
+		if !c.UserNS {
+			c.fail(field, s.Target, "an id-mapped mount needs uidMappings and gidMappings, where the container has no user namespace to take them from")
+		}
+	case len(m.UIDMappings) == 0 || len(m.GIDMappings) == 0:
+		c.fail(field, s.Target, "uidMappings and gidMappings go together")
+	}
+	switch {
+	case s.has(FlagRemount):
+		c.fail(field, s.Target, "only a new mount can be id-mapped, not one that is there")
+	case !s.has(FlagBind) && ofNamespace(s.Type):
+		c.fail(field, s.Target, "a "+s.Type+" filesystem cannot be id-mapped")
+	case !c.Privileged:
+		c.fail(field, s.Target, "an ordinary user may not make id-mapped mounts: run husk as root, or leave out the mapping")
+	}
+	s.Flags |= FlagIDMap
+	s.FD, s.IDMap = true, &IDMap{m.UIDMappings, m.GIDMappings}
+}
+
+// ofNamespace tells whether a filesystem shows the namespaces of who mounts it. Made
+// by the parent it would be the host's.
+func ofNamespace(fstype string) bool {
+	switch fstype {
+	case "proc", "sysfs", "mqueue", "cgroup", "cgroup2":
+		return true
+	}
+	return false
 }
 
 // noData refuses what is left for the filesystem to understand, where the mount
@@ -294,7 +330,7 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 	if s.has(FlagCopyUp) && s.Type != "tmpfs" {
 		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
 	}
-	if s.Set&attrRO != 0 && path.IsAbs(m.Source) {
+	if set, _ := change(s.Set, s.Clr, s.RSet, s.RClr); set&attrRO != 0 && path.IsAbs(m.Source) && !s.has(FlagSeal) {
 		// A read-only disk refuses a filesystem that might write. The kinds
 		// without a disk are often shared: a read-only sysfs would be so for
 		// every container of the same network namespace.
@@ -324,13 +360,7 @@ func (c *compiler) cgroup(s *Step) {
 }
 
 // labelled tells whether a filesystem takes an SELinux context as an option.
-func labelled(fstype string) bool {
-	switch fstype {
-	case "proc", "sysfs", "mqueue", "cgroup2":
-		return false
-	}
-	return true
-}
+func labelled(fstype string) bool { return !ofNamespace(fstype) }
 
 // devpts drops gid= (mostly 5, tty) when the user namespace has no such group:
 // the kernel would refuse the mount.

@@ -140,7 +140,7 @@ func copyOwner(from, to int) error {
 	if err := fchownat(to, st.Uid, st.Gid); err != nil {
 		return err
 	}
-	if _, err := call(unix.SYS_FCHMOD, uintptr(to), uintptr(st.Mode&0o7777), 0, 0, 0); err != nil {
+	if err := fchmod(to, uint32(st.Mode&0o7777)); err != nil {
 		return err
 	}
 	times := [2]unix.Timespec{

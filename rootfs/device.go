@@ -76,7 +76,7 @@ func (s *Step) makeNode(dir int, name string) error {
 func (s *Step) bindDevice(dir int, name string, fd int) error {
 	if fd < 0 {
 		var err error
-		if fd, err = s.Open(); err != nil {
+		if fd, err = s.Open(-1); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,11 @@
 //     container can cover (see Proc).
 //   - An inode of the container (ptmx, null) is verified before it is opened.
 //
+// What the parent opens it gives its flags and, for an id-mapped mount, its
+// mapping: the kernel wants rights over the filesystem for that, which a user
+// namespace never has over the host's. So an id-mapped mount is always made by the
+// parent, also where it is a new filesystem.
+//
 // The child half runs in a process with one thread that must stay so; hence the
 // raw system calls of sys.go and no os.File. Kernel floor: 5.14.
 package rootfs

@@ -237,7 +237,11 @@ func (b *bundle) apply(j job) (string, error) {
 			if !steps[i].FD {
 				continue
 			}
-			fd, err := steps[i].Open()
+			user := -1
+			if m := steps[i].IDMap; m != nil {
+				user = b.user(m)
+			}
+			fd, err := steps[i].Open(user)
 			if err != nil {
 				return "", err
 			}

@@ -11,12 +11,12 @@ func (r *Root) setNull(s *Step, fd int) (err error) {
 	switch {
 	case fd >= 0:
 	case s.has(FlagBind):
-		fd, err = s.Open()
+		fd, err = s.Open(-1)
 	default:
 		fd, err = makeNull()
 		if err == unix.EPERM { // we live in a user namespace ourselves
 			host := Step{Op: OpNull, Source: "/dev/null", Mode: unix.S_IFCHR, Dev: unix.Mkdev(1, 3)}
-			fd, err = host.Open()
+			fd, err = host.Open(-1)
 		}
 	}
 	r.null = fd

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -20,11 +21,28 @@ var (
 
 // Open makes what a step needs of the host: a detached mount with its flags and
 // propagation already set. The parent calls it for steps with FD; the child
-// falls back on it.
-func (s *Step) Open() (int, error) {
-	if s.Op == OpDevice || s.Op == OpNull {
+// falls back on it. userns is a user namespace with the maps of IDMap.
+func (s *Step) Open(userns int) (fd int, err error) {
+	switch {
+	case s.Op == OpDevice || s.Op == OpNull:
 		return s.openDevice()
+	case !s.has(FlagBind): // for the container to attach
+		fd, err = s.filesystem(s.Data)
+	default:
+		fd, err = s.openBind()
 	}
+	if err != nil || s.IDMap == nil {
+		return fd, err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)}
+	if err := mountSetattr(fd, recursive(s.has(FlagIDRec)), &attr); err != nil {
+		shut(fd)
+		return -1, fact("id-map", cmp.Or(s.Source, s.Type), err)
+	}
+	return fd, nil
+}
+
+func (s *Step) openBind() (int, error) {
 	fd, err := openTree(unix.AT_FDCWD, s.Source, unix.OPEN_TREE_CLONE|recursive(s.has(FlagRec)))
 	if err != nil {
 		return -1, fact("open_tree", s.Source, err)
@@ -153,7 +171,7 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 		return r.remount(s)
 	case s.has(FlagBind):
 		if fd < 0 {
-			if fd, err = s.Open(); err != nil {
+			if fd, err = s.Open(-1); err != nil {
 				return err
 			}
 		}
@@ -168,18 +186,51 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 		return err
 	}
 	defer shut(t.fd)
-	if fd < 0 {
-		if fd, err = s.filesystem(&t); err != nil {
+	if !s.has(FlagBind) {
+		if fd, err = s.newOn(&t, fd); err != nil {
 			return err
-		}
-		if s.has(FlagCopyUp) && !t.made {
-			if err := copyUp(t.fd, fd); err != nil {
-				shut(fd)
-				return fact("tmpcopyup", s.Target, err)
-			}
 		}
 	}
 	return r.attach(s, fd, &t)
+}
+
+// newOn makes a filesystem for the mount point, unless the parent has made it, and
+// gives a tmpfs what it is to take over from there.
+func (s *Step) newOn(t *target, fd int) (_ int, err error) {
+	data := s.Data
+	cover := s.Type == "tmpfs" && !t.made
+	// Covering /tmp must not change who may write there.
+	keep := cover && !hasKey(data, "mode")
+	if fd < 0 {
+		if keep {
+			data = append(data[:len(data):len(data)], "mode="+strconv.FormatUint(uint64(t.st.Mode&0o7777), 8))
+		}
+		if fd, err = s.filesystem(data); err != nil {
+			return -1, err
+		}
+	} else if keep {
+		if err := chmodRoot(fd, uint32(t.st.Mode&0o7777)); err != nil {
+			shut(fd)
+			return -1, fact("chmod", s.Target, err)
+		}
+	}
+	if cover && s.has(FlagCopyUp) {
+		if err := copyUp(t.fd, fd); err != nil {
+			shut(fd)
+			return -1, fact("tmpcopyup", s.Target, err)
+		}
+	}
+	return fd, nil
+}
+
+// chmodRoot sets the mode of the directory that a new mount starts with.
+func chmodRoot(fd int, mode uint32) error {
+	dir, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer shut(dir)
+	return fchmod(dir, mode)
 }
 
 // attach puts a prepared mount on its mount point.
@@ -218,12 +269,7 @@ func checkSource(s *Step, fd int) (dir bool, err error) {
 }
 
 // filesystem makes a detached mount of a filesystem type.
-func (s *Step) filesystem(t *target) (int, error) {
-	data := s.Data
-	if s.Type == "tmpfs" && !t.made && !hasKey(data, "mode") {
-		// Covering /tmp must not change who may write there.
-		data = append(data[:len(data):len(data)], "mode="+strconv.FormatUint(uint64(t.st.Mode&0o7777), 8))
-	}
+func (s *Step) filesystem(data []string) (int, error) {
 	set, _ := change(s.Set, s.Clr, s.RSet, s.RClr)
 	if s.has(FlagSeal) {
 		set &^= attrRO
@@ -263,7 +309,7 @@ func (s *Step) fallback(err error) (int, error) {
 
 func (s *Step) bindHost(source string, flags uint64) (int, error) {
 	b := Step{Op: OpMount, Source: source, Flags: flags, Set: s.Set, Clr: s.Clr, RSet: s.RSet, RClr: s.RClr}
-	return b.Open()
+	return b.Open(-1)
 }
 
 // hostCgroup clones the host's cgroup2, where it is or where it is on a host

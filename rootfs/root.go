@@ -112,7 +112,7 @@ func (r *Root) attachRoot(s *Step, fd int) error {
 	}
 	if fd < 0 {
 		var err error
-		if fd, err = s.Open(); err != nil {
+		if fd, err = s.Open(-1); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,11 @@
 package rootfs
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,6 +45,8 @@ const (
 	FlagHost                          // if not permitted: bind the host's /proc or /sys
 	FlagHostCgroup                    // bind the host's cgroup2, do not mount it anew
 	FlagEntered                       // Spawn has made the container's root "/" already
+	FlagIDMap                         // id-mapped, as IDMap says
+	FlagIDRec                         // with everything that is mounted below
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -66,7 +70,14 @@ type Step struct {
 	Dev      uint64 // device: number
 
 	FD bool // the parent opens it (Open) and sends the descriptor along
+
+	IDMap *IDMap // mapping of an id-mapped mount, for Open alone; nil otherwise
 }
+
+// IDMap says how an id-mapped mount shows the ids of its files: as the initial
+// user namespace shows the ids of one with these maps. If both are empty, that is
+// the container's.
+type IDMap struct{ UIDs, GIDs []specs.LinuxIDMapping }
 
 func (s *Step) has(flag uint64) bool { return s.Flags&flag != 0 }
 
@@ -163,6 +174,9 @@ func (s *Step) options() string {
 			words = append(words, f.name)
 		}
 	}
+	if s.IDMap != nil {
+		words = s.IDMap.words(words, s.has(FlagIDRec))
+	}
 	words = append(words, s.Data...)
 	if len(words) == 0 {
 		return ""
@@ -181,6 +195,25 @@ var flagNames = [...]struct {
 	{FlagCgroup, "or own cgroup"},
 	{FlagHost, "or the host's"},
 	{FlagHostCgroup, "the host's"},
+}
+
+// words appends the ranges of the maps, each FIRST:FIRST:SIZE as on the filesystem
+// and as seen.
+func (m *IDMap) words(words []string, recursive bool) []string {
+	if recursive {
+		words = append(words, "ridmap")
+	} else {
+		words = append(words, "idmap")
+	}
+	for _, kind := range [...]struct {
+		name   string
+		ranges []specs.LinuxIDMapping
+	}{{"uids ", m.UIDs}, {"gids ", m.GIDs}} {
+		for _, r := range kind.ranges {
+			words = append(words, fmt.Sprintf("%s%d:%d:%d", kind.name, r.ContainerID, r.HostID, r.Size))
+		}
+	}
+	return words
 }
 
 // FieldError is a mistake in one field of the configuration.

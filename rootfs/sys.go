@@ -139,6 +139,11 @@ func fchownat(fd int, uid, gid uint32) error {
 	return err
 }
 
+func fchmod(fd int, mode uint32) error {
+	_, err := call(unix.SYS_FCHMOD, uintptr(fd), uintptr(mode), 0, 0, 0)
+	return err
+}
+
 func fchdir(fd int) error {
 	_, err := call(unix.SYS_FCHDIR, uintptr(fd), 0, 0, 0, 0)
 	return err

@@ -103,7 +103,7 @@ func (c *creation) rootMount() (int, error) {
 		if s.Op != opRootfs || s.Mount.Op != rootfs.OpRoot || s.Mount.Flags&rootfs.FlagEntered == 0 {
 			continue
 		}
-		fd, err := s.Mount.Open()
+		fd, err := s.Mount.Open(-1)
 		if err != nil {
 			return 0, at(s.Field, s.Mount.Source, err)
 		}
@@ -167,10 +167,12 @@ const batchFDs = 16
 // batch; the init works on one while the next is made.
 func (c *creation) sendPlan(start bool) error {
 	steps := c.plan.Steps
+	ids := c.idMapper()
+	defer ids.close()
 	for first := 0; first < len(steps); {
 		fds, next := []int(nil), first
 		for ; next < len(steps) && (len(fds) < batchFDs || !steps[next].needsFD()); next++ {
-			opened, err := c.open(&steps[next], start)
+			opened, err := c.open(&steps[next], ids, start)
 			if err != nil {
 				closeAll(fds)
 				return err
@@ -192,10 +194,14 @@ func (c *creation) sendPlan(start bool) error {
 func (s *Step) needsFD() bool { return s.Op == opReady || s.Op == opRootfs && s.Mount.FD }
 
 // open opens what the parent must open for a step.
-func (c *creation) open(s *Step, start bool) ([]int, error) {
+func (c *creation) open(s *Step, ids *idMapper, start bool) ([]int, error) {
 	switch {
 	case s.Op == opRootfs && s.Mount.FD:
-		fd, err := s.Mount.Open()
+		user, err := ids.find(s.Mount.IDMap)
+		if err != nil {
+			return nil, at(s.Field+"/uidMappings", s.Mount.Target, err)
+		}
+		fd, err := s.Mount.Open(user)
 		if err != nil {
 			return nil, at(s.Field, s.Mount.Target, err)
 		}

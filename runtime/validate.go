@@ -429,7 +429,7 @@ func (v *validator) mounts() {
 		switch {
 		case bind && m.Source == "":
 			v.bad(item("/mounts", i, "source"), "is missing", "write the path to bind")
-		case !bind && m.Type == "":
+		case !bind && m.Type == "" && !slices.Contains(m.Options, "remount"):
 			v.bad(item("/mounts", i, "type"), "is missing", "write a filesystem type, or add \"bind\" to the options")
 		}
 		v.mountMappings(i, m)
@@ -535,11 +535,6 @@ func (v *validator) unsupported(c *Config) {
 	} {
 		if row.given {
 			v.bad(row.field, "is not supported by this version", "remove it")
-		}
-	}
-	for i, m := range v.Mounts {
-		if (len(m.UIDMappings)+len(m.GIDMappings) > 0 || isIDMapped(m)) && !canIDMap() {
-			v.bad(item("/mounts", i), "is id-mapped, which is not supported by this version", "remove its mappings and idmap options")
 		}
 	}
 }
