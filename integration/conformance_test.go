@@ -16,7 +16,7 @@ import (
 // and those of other platforms.
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
-	"/linux/intelRdt", "/linux/memoryPolicy", "/linux/mountLabel", "/linux/netDevices", "/linux/personality",
+	"/linux/memoryPolicy", "/linux/mountLabel", "/linux/netDevices", "/linux/personality",
 	"/linux/seccomp/listenerMetadata", "/linux/seccomp/listenerPath",
 	"/process/apparmorProfile", "/process/commandLine", "/process/execCPUAffinity", "/process/ioPriority",
 	"/process/scheduler", "/process/selinuxLabel", "/process/user/username",

@@ -114,6 +114,7 @@ var scriptCommands = map[string]func(ts *script, neg bool, args []string){
 	"capture":  cmdCapture,
 	"signal":   cmdSignal,
 	"same":     cmdSame,
+	"resctrl":  cmdResctrl,
 }
 
 // cmdBundle makes $BUNDLE: bundle [-owner UID] [-spec].

@@ -124,6 +124,9 @@ func (c *creation) prepare() error {
 	if err := c.limit(); err != nil {
 		return err
 	}
+	if err := c.enterClass(); err != nil {
+		return err
+	}
 	if err := c.recordInit(c.proc.PID); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/huskrun/husk/cgroups/systemd"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/seccomp"
@@ -67,6 +68,7 @@ type creation struct {
 	entry   *entry
 	rec     *record
 	group   *cgroups.Group
+	rdt     *resctrl.FS        // nil without linux.intelRdt
 	manager *systemd.Manager   // of the cgroup, if it is systemd
 	extra   []systemd.Property // of its unit, from annotations
 	conn    *namespaces.Conn
@@ -226,6 +228,9 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.makeGroup(); err != nil {
 		return err
 	}
+	if err = c.makeClass(); err != nil {
+		return err
+	}
 	if err = c.boot(start); c.stillborn(err) {
 		err = c.bootPlaced(start)
 	}
@@ -244,11 +249,16 @@ func (c *creation) intend() error {
 	if !filepath.IsAbs(root) {
 		root = filepath.Join(c.config.Bundle, root)
 	}
+	class, err := c.lookForClass()
+	if err != nil {
+		return err
+	}
 	hooks := hooksOf(spec)
 	c.rec = &record{
 		Version: recordVersion, OCIVersion: spec.Version, ID: c.entry.id, Phase: phaseCreating, Creator: me,
 		Bundle: c.config.Bundle, Rootfs: root, Created: time.Now().UTC(), Owner: os.Geteuid(),
 		Annotations: spec.Annotations, Cgroup: c.plan.Cgroup, CgroupMade: c.missing(),
+		Rdt:       class,
 		NoProcess: spec.Process == nil, Poststart: hooks.Poststart, Poststop: hooks.Poststop,
 	}
 	for _, h := range hooks.StartContainer {
@@ -289,7 +299,10 @@ func (c *creation) commit(mode byte) error {
 	}
 	c.rec.Init = init
 	c.rec.Phase, c.rec.Creator = phaseCreated, process{}
-	return c.entry.write(c.rec)
+	if err = c.entry.write(c.rec); err != nil {
+		c.rec.Phase = phaseCreating // undo is for a create
+	}
+	return err
 }
 
 // undo tears down whatever was made so far.
@@ -302,6 +315,7 @@ func (c *creation) undo() {
 		c.group.Close()
 		c.group = nil
 	}
+	c.rdt.Close() // its lock is wanted
 	if c.rec == nil {
 		_ = c.entry.remove()
 	} else if err := c.destroy(c.entry, c.rec); err != nil {
@@ -322,6 +336,7 @@ func (c *creation) close() {
 		c.group.Close()
 	}
 	c.manager.Close()
+	c.rdt.Close()
 	c.entry.close()
 	c.conn, c.proc, c.group, c.manager = nil, nil, nil, nil
 }

@@ -126,8 +126,8 @@ func (r *Runtime) delete(id string, force bool) error {
 	return r.destroy(e, rec)
 }
 
-// destroy ends every process of the container and removes its cgroup, then runs the
-// poststop hooks, then forgets the state. The caller holds the lock. It can be repeated
+// destroy ends every process of the container and removes its cgroup and its class of
+// service, then runs the poststop hooks, then forgets the state. The caller holds the lock. It can be repeated
 // from any point at which it was interrupted.
 func (r *Runtime) destroy(e *entry, rec *record) error {
 	removes, err := rec.end()
@@ -139,6 +139,9 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 			return err
 		}
 		r.stopUnit(rec)
+	}
+	if err := r.leaveClass(rec); err != nil {
+		return err
 	}
 	state := rec.hookState(specs.StateStopped)
 	for k, h := range rec.Poststop {

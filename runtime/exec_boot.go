@@ -56,6 +56,9 @@ func (j *joining) boot() (err error) {
 	if j.child, j.conn, err = launch(&j.spawn); err != nil {
 		return err
 	}
+	if err = j.joinClass(); err != nil {
+		return err
+	}
 	if err = setOOMScore(j.child.PID, j.oom); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func SupportedFeatures() *features.Features {
 			},
 			Apparmor:        &features.Apparmor{Enabled: &no},
 			Selinux:         &features.Selinux{Enabled: &no},
-			IntelRdt:        &features.IntelRdt{Enabled: &no, Schemata: &no, Monitoring: &no},
+			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: []string{}, Flags: []string{}},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
 			NetDevices:      &features.NetDevices{Enabled: &no},

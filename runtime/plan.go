@@ -72,6 +72,7 @@ type Plan struct {
 	Groups   []string
 	Limits   []cgroups.Limit
 	Devices  cgroups.Program
+	Rdt      *specs.LinuxIntelRdt
 	Steps    []Step
 	Warnings []string
 
@@ -132,6 +133,7 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 		c.Spec.Linux = &specs.Linux{}
 	}
 	p, linux := &Plan{config: c}, c.Spec.Linux
+	p.Rdt = linux.IntelRdt
 	p.namespaces(linux)
 	if err := p.cgroup(linux, id, o); err != nil {
 		return nil, err

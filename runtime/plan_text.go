@@ -69,10 +69,33 @@ func (p *Plan) hostLines() []Line {
 	if p.Unit != nil || p.Cgroup != "" {
 		add("/linux/resources/devices", "attach the device program: %s", p.Devices)
 	}
+	if r := p.Rdt; r != nil {
+		add("/linux/intelRdt", "%s", rdtText(r))
+	}
 	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {
 		add("/process/oomScoreAdj", "set oom_score_adj %d", *proc.OOMScoreAdj)
 	}
 	return lines
+}
+
+func rdtText(r *specs.LinuxIntelRdt) string {
+	text := "enter a class of service of its own"
+	switch r.ClosID {
+	case "":
+	case "/":
+		text = "enter the default class of service"
+	default:
+		text = "enter class of service " + r.ClosID
+	}
+	for _, s := range append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...) {
+		if s != "" {
+			text += ", with " + s
+		}
+	}
+	if r.EnableMonitoring {
+		text += ", monitored"
+	}
+	return text
 }
 
 func hookLines(name string, hooks []specs.Hook) (lines []Line) {

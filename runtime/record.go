@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -32,10 +33,11 @@ type record struct {
 	Created     time.Time
 	Owner       int // uid
 	Annotations map[string]string
-	Cgroup      string   // "" when the container has none of its own
-	CgroupMade  []string // directories that create made, outermost first
-	Unit        string   // of systemd that has the cgroup, "" without
-	UserUnit    bool     // it is one of the user's manager
+	Cgroup      string       // "" when the container has none of its own
+	CgroupMade  []string     // directories that create made, outermost first
+	Unit        string       // of systemd that has the cgroup, "" without
+	UserUnit    bool         // it is one of the user's manager
+	Rdt         *resctrl.Use // nil without linux.intelRdt
 	NoProcess   bool
 	StartHooks  []int // timeouts of startContainer hooks, seconds, 0: none
 	Poststart   []specs.Hook
@@ -109,6 +111,7 @@ func decodeRecord(b []byte) (*record, error) {
 		{"cgroupMade", &rec.CgroupMade},
 		{"unit", &rec.Unit},
 		{"userUnit", &rec.UserUnit},
+		{"rdt", object(&rec.Rdt, useFields)},
 		{"noProcess", &rec.NoProcess},
 		{"startHooks", func(d *decoder) {
 			d.array("an array of numbers", func() { rec.StartHooks = append(rec.StartHooks, int(d.signed(32))) })
@@ -126,6 +129,10 @@ func decodeRecord(b []byte) (*record, error) {
 
 func (p *process) fields() []field {
 	return []field{{"pid", &p.PID}, {"start", &p.Start}, {"ns", &p.NS}}
+}
+
+func useFields(u *resctrl.Use) []field {
+	return []field{{"class", &u.Class}, {"own", &u.Own}, {"made", &u.Made}, {"monitor", &u.Monitor}, {"before", &u.Before}}
 }
 
 func (rec *record) encode() []byte {
@@ -148,6 +155,9 @@ func (rec *record) encode() []byte {
 			w.text("unit", rec.Unit)
 			w.flag("userUnit", rec.UserUnit)
 		}
+		if rec.Rdt != nil {
+			w.use("rdt", rec.Rdt)
+		}
 		w.flag("noProcess", rec.NoProcess)
 		w.list("startHooks", len(rec.StartHooks), func(i int) { w.b = strconv.AppendInt(w.b, int64(rec.StartHooks[i]), 10) })
 		w.hooks("poststart", rec.Poststart)
@@ -164,6 +174,17 @@ func (w *jsonWriter) process(name string, p process) {
 		w.b = strconv.AppendUint(w.b, p.Start, 10)
 		w.key("ns")
 		w.b = strconv.AppendUint(w.b, p.NS, 10)
+	})
+}
+
+func (w *jsonWriter) use(name string, u *resctrl.Use) {
+	w.key(name)
+	w.object(func() {
+		w.text("class", u.Class)
+		w.flag("own", u.Own)
+		w.flag("made", u.Made)
+		w.text("monitor", u.Monitor)
+		w.text("before", u.Before)
 	})
 }
 

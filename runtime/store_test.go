@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -256,7 +257,7 @@ func TestRecordSurvives(t *testing.T) {
 		Version: recordVersion, OCIVersion: "1.3.0", ID: "a", Phase: phaseCreated,
 		Creator: process{1, 2, 3}, Init: process{3, 1 << 60, 1 << 40}, Bundle: "/b\"\n\x00", Rootfs: "/r",
 		Created: time.Unix(1, 5).UTC(), Owner: 1000, Annotations: map[string]string{"k": "v", "": "ü"},
-		Cgroup: "/c", CgroupMade: []string{"/c", "/c/d"}, NoProcess: true, StartHooks: []int{0, 7},
+		Cgroup: "/c", CgroupMade: []string{"/c", "/c/d"}, Rdt: &resctrl.Use{Class: "a", Own: true, Made: true, Monitor: "m", Before: "L3:0=f\n"}, NoProcess: true, StartHooks: []int{0, 7},
 		Poststart: []specs.Hook{{Path: "/h", Args: []string{"a", ""}, Env: []string{"A=b"}, Timeout: &seconds}, {Path: "/i"}},
 		Poststop:  []specs.Hook{{Path: "/p"}},
 	}
@@ -269,7 +270,7 @@ func TestRecordSurvives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got, cmp.AllowUnexported(record{})); d != "" {
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(record{}, resctrl.Use{})); d != "" {
 		t.Error(d)
 	}
 	empty := &record{Created: time.Unix(0, 0).UTC()}

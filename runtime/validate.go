@@ -467,15 +467,19 @@ func (v *validator) rest() {
 	}
 }
 
-// rdt keeps closID a single directory below /sys/fs/resctrl, and each schema a line.
+// rdt keeps closID a single directory below /sys/fs/resctrl, and each schema a line. Only
+// l3CacheSchema is merely advised to be one: with L3CODE and L3DATA it cannot.
 func (v *validator) rdt(r *specs.LinuxIntelRdt) {
 	const field = "/linux/intelRdt"
-	if id := r.ClosID; id == "." || id == ".." || id != "/" && strings.ContainsAny(id, "/\n") {
+	if id := r.ClosID; id == "." || id == ".." || id != "/" && strings.ContainsAny(id, "/\n") || len(id) > unix.NAME_MAX {
 		v.bad(field+"/closID", quote(id)+" is not the name of a directory", "write a name without /, or \"/\" for the root class")
 	}
-	for _, s := range append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...) {
-		if strings.Contains(s, "\n") {
-			v.bad(field, quote(s)+" has more than one line", "put each line into an element of schemata")
+	if m := r.MemBwSchema; m != "" && (!strings.HasPrefix(m, "MB:") || strings.Contains(m, "\n")) {
+		v.bad(field+"/memBwSchema", quote(m)+" is not one line that begins with MB:", "write it as in \"MB:0=20;1=70\"")
+	}
+	for i, s := range r.Schemata {
+		if s == "" || strings.Contains(s, "\n") {
+			v.bad(item(field+"/schemata", i), quote(s)+" is not one line", "put each line into an element of its own")
 		}
 	}
 }
@@ -526,7 +530,6 @@ func (v *validator) unsupported(c *Config) {
 		{"/process/ioPriority", p.IOPriority != nil},
 		{"/process/scheduler", p.Scheduler != nil},
 		{"/process/selinuxLabel", p.SelinuxLabel != ""},
-		{"/linux/intelRdt", l.IntelRdt != nil},
 		{"/linux/memoryPolicy", l.MemoryPolicy != nil},
 		{"/linux/mountLabel", l.MountLabel != ""},
 		{"/linux/netDevices", len(l.NetDevices) > 0},

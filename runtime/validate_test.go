@@ -273,10 +273,13 @@ func TestUnsupported(t *testing.T) {
 		{`{"linux":{"personality":{"domain":"LINUX32"}}}`, `/linux/personality` + later},
 		{`{"linux":{"personality":{"domain":"BSD","flags":["X"]}}}`, "/linux/personality/domain: \"BSD\" is not a personality; use one of LINUX, LINUX32\n/linux/personality/flags: has flags, of which none are defined; remove them\n/linux/personality" + later},
 
-		{`{"linux":{"intelRdt":{"closID":"/","schemata":["L3:0=f"]}}}`, `/linux/intelRdt` + later},
-		{`{"linux":{"intelRdt":{"closID":"a/../b"}}}`, "/linux/intelRdt/closID: \"a/../b\" is not the name of a directory; write a name without /, or \"/\" for the root class\n/linux/intelRdt" + later},
-		{`{"linux":{"intelRdt":{"closID":".."}}}`, "/linux/intelRdt/closID: \"..\" is not the name of a directory; write a name without /, or \"/\" for the root class\n/linux/intelRdt" + later},
-		{`{"linux":{"intelRdt":{"l3CacheSchema":"L3:0=f\nMB:0=1"}}}`, "/linux/intelRdt: \"L3:0=f\\nMB:0=1\" has more than one line; put each line into an element of schemata\n/linux/intelRdt" + later},
+		{`{"linux":{"intelRdt":{"closID":"/","schemata":["L3:0=f"]}}}`, ``},
+		{`{"linux":{"intelRdt":{"closID":"a/../b"}}}`, `/linux/intelRdt/closID: "a/../b" is not the name of a directory; write a name without /, or "/" for the root class`},
+		{`{"linux":{"intelRdt":{"closID":".."}}}`, `/linux/intelRdt/closID: ".." is not the name of a directory; write a name without /, or "/" for the root class`},
+		{`{"linux":{"intelRdt":{"l3CacheSchema":"L3CODE:0=f\nL3DATA:0=1","memBwSchema":"MB:0=20","enableMonitoring":true}}}`, ``},
+		{`{"linux":{"intelRdt":{"memBwSchema":"MB:0=f\nMB:0=1"}}}`, `/linux/intelRdt/memBwSchema: "MB:0=f\nMB:0=1" is not one line that begins with MB:; write it as in "MB:0=20;1=70"`},
+		{`{"linux":{"intelRdt":{"memBwSchema":"L3:0=f"}}}`, `/linux/intelRdt/memBwSchema: "L3:0=f" is not one line that begins with MB:; write it as in "MB:0=20;1=70"`},
+		{`{"linux":{"intelRdt":{"schemata":["L3:0=f","","a\nb"]}}}`, "/linux/intelRdt/schemata/1: \"\" is not one line; put each line into an element of its own\n/linux/intelRdt/schemata/2: \"a\\nb\" is not one line; put each line into an element of its own"},
 
 		{`{"linux":{"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0-1,3","flags":["MPOL_F_STATIC_NODES"]}}}`, `/linux/memoryPolicy` + later},
 		{`{"linux":{"memoryPolicy":{"mode":"MPOL_X","nodes":"x","flags":["Y"]}}}`, "/linux/memoryPolicy/mode: \"MPOL_X\" is not a memory policy; use one of MPOL_DEFAULT, MPOL_BIND, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY, MPOL_LOCAL\n/linux/memoryPolicy/flags/0: \"Y\" is not a memory policy flag; use one of MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES\n/linux/memoryPolicy/nodes: \"x\" is not a list of numbers; write it as in \"0-3,7\"\n/linux/memoryPolicy" + later},
@@ -425,6 +428,9 @@ func TestFeatures(t *testing.T) {
 	}
 	if len(l.Capabilities) != 41 || len(l.Seccomp.Actions) != 8 || len(l.Seccomp.Operators) != 7 || len(l.Seccomp.Archs) != 23 {
 		t.Errorf("%d capabilities, %+v", len(l.Capabilities), l.Seccomp)
+	}
+	if r := l.IntelRdt; !*r.Enabled || !*r.Schemata || !*r.Monitoring {
+		t.Errorf("%+v", r)
 	}
 	if !*l.Cgroup.V2 || *l.Cgroup.V1 || *l.MountExtensions.IDMap.Enabled != canIDMap() || !*l.Seccomp.Enabled {
 		t.Errorf("%+v", l)
