@@ -17,7 +17,6 @@ import (
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
 	"/linux/memoryPolicy", "/linux/mountLabel", "/linux/netDevices", "/linux/personality",
-	"/linux/seccomp/listenerMetadata", "/linux/seccomp/listenerPath",
 	"/process/apparmorProfile", "/process/commandLine", "/process/execCPUAffinity", "/process/ioPriority",
 	"/process/scheduler", "/process/selinuxLabel", "/process/user/username",
 }

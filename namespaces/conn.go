@@ -42,6 +42,9 @@ const (
 type Conn struct {
 	fd  int
 	raw bool
+	// Sender is the process that wrote what Recv has returned last, if the kernel was
+	// asked to tell: see [Conn.AskSender].
+	Sender int
 }
 
 // Pair returns the two connected ends of a conversation, both close-on-exec.
@@ -59,6 +62,11 @@ func FromFD(fd int) *Conn { return &Conn{fd: fd, raw: true} }
 
 // FD returns the socket, -1 after Close.
 func (c *Conn) FD() int { return c.fd }
+
+// AskSender has the kernel say from which process every further message comes.
+func (c *Conn) AskSender() error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+}
 
 // Close closes the socket. Closing again is fine.
 func (c *Conn) Close() error {
@@ -193,12 +201,12 @@ func (c *Conn) recvPacket(deadline time.Time) (packet []byte, rights []int, err 
 		return nil, nil, fmt.Errorf("packet of %d bytes: %w", size, unix.EBADMSG)
 	}
 	packet = make([]byte, size)
-	control := make([]byte, unix.CmsgSpace(4*maxFDs))
+	control := make([]byte, unix.CmsgSpace(4*maxFDs)+unix.CmsgSpace(unix.SizeofUcred))
 	n, controlLen, flags, err := c.recv(packet, control, unix.MSG_CMSG_CLOEXEC, deadline)
 	if err != nil {
 		return nil, nil, err
 	}
-	rights, err = parseRights(control[:controlLen])
+	rights, c.Sender, err = parseControl(control[:controlLen])
 	if err == nil && flags&unix.MSG_CTRUNC != 0 {
 		// unix(7): descriptors beyond our RLIMIT_NOFILE are dropped.
 		err = fmt.Errorf("descriptors were lost on the way: %w", unix.EMFILE)
@@ -279,14 +287,21 @@ func poll(fd *unix.PollFd, timeout *unix.Timespec, raw bool) (int, error) {
 	return int(n), nil
 }
 
-// parseRights returns the descriptors of all SCM_RIGHTS control messages.
-func parseRights(control []byte) ([]int, error) {
+// parseControl returns the descriptors of all SCM_RIGHTS control messages, and the
+// process that an SCM_CREDENTIALS names.
+func parseControl(control []byte) (rights []int, sender int, err error) {
 	if len(control) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	messages, err := unix.ParseSocketControlMessage(control)
-	var rights []int
 	for i := range messages {
+		if messages[i].Header.Type == unix.SCM_CREDENTIALS {
+			cred, parseErr := unix.ParseUnixCredentials(&messages[i])
+			if err = errors.Join(err, parseErr); cred != nil {
+				sender = int(cred.Pid)
+			}
+			continue
+		}
 		fds, parseErr := unix.ParseUnixRights(&messages[i])
 		rights = append(rights, fds...)
 		err = errors.Join(err, parseErr)
@@ -294,7 +309,7 @@ func parseRights(control []byte) ([]int, error) {
 	if err != nil {
 		err = fmt.Errorf("control message: %w", unix.EBADMSG)
 	}
-	return rights, err
+	return rights, sender, err
 }
 
 func closeAll(fds []int) {

@@ -32,6 +32,10 @@ type Last struct {
 // Call is a system call. What its arguments point to must stay where it is.
 type Call struct {
 	Trap, A1, A2, A3, A4 uintptr
+	// Least is the smallest result that is not a failure (EPIPE, then).
+	Least uintptr
+	// Result, if not nil, gets the result, for the calls that follow.
+	Result *uint32
 }
 
 // CallError says which of the calls failed.
@@ -128,9 +132,16 @@ func (h *lastHalf) run() {
 	h.resetSignals()
 	for i := range h.last.Calls {
 		c := &h.last.Calls[i]
-		if _, _, e := syscall.RawSyscall6(c.Trap, c.A1, c.A2, c.A3, c.A4, 0, 0); e != 0 {
+		r, _, e := syscall.RawSyscall6(c.Trap, c.A1, c.A2, c.A3, c.A4, 0, 0)
+		if e == 0 && r < c.Least {
+			e = unix.EPIPE
+		}
+		if e != 0 {
 			v.failed, v.errno = uint32(i+1), uint32(e)
 			h.exit(1)
+		}
+		if c.Result != nil {
+			*c.Result = uint32(r)
 		}
 	}
 	if h.abandoned() {

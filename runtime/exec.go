@@ -10,7 +10,6 @@ import (
 	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
-	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -94,10 +93,11 @@ type joining struct {
 	spawn namespaces.Config
 	steps []Step
 	last  *Step // opLast, if the child is not the payload
+	agent agent // who gets the listener of its filter, if that has one
 
-	terminal bool // the process has one
-	due      int  // the message that may come
-	oom      *int // oom_score_adj
+	terminal bool   // the process has one
+	due      []byte // the messages that may come, in this order
+	oom      *int   // oom_score_adj
 	conn     *namespaces.Conn
 	child    *namespaces.Process
 	proc     *namespaces.Process // the payload
@@ -249,6 +249,9 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	if k.Unmapped {
 		p.Spawn.New = unix.CLONE_NEWUSER // it keeps its ids
 	}
+	if k.Filter.listens() {
+		j.agent = k.agent(j.rec, j.rec.status(j.entry))
+	}
 	p.join(k, j.rec, proc)
 	p.payload(proc, k.Filter, nil)
 	if k.Namespaces&unix.CLONE_NEWUSER == 0 { // which has all of them
@@ -266,7 +269,7 @@ func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
 		return
 	}
 	// The filter is there before the payload is born, if that is still possible then.
-	filtered := k.Filter != nil && allowsLast(k.Filter)
+	filtered := k.Filter != nil && !k.Filter.listens() && allowsLast(k.Filter)
 	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{
 		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), int64(boolInt(k.Filter != nil && !filtered && !proc.NoNewPrivileges)),
 	}}
@@ -303,7 +306,7 @@ func (j *joining) hides(k *kept) bool {
 
 // allowsLast says whether the filter lets a process do what namespaces.Last does.
 func allowsLast(filter *Step) bool {
-	f := seccomp.Filter{BPF: []byte(filter.Args[0])}
+	f := filter.filter()
 	for _, call := range [][]uint64{
 		{unix.SYS_CLONE, unix.CLONE_PARENT | unix.CLONE_VFORK | uint64(unix.SIGCHLD)},
 		{unix.SYS_RT_SIGACTION, 1},

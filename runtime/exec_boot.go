@@ -59,6 +59,12 @@ func (j *joining) boot() (err error) {
 	if err = j.joinClass(); err != nil {
 		return err
 	}
+	if j.agent != nil && j.last != nil {
+		// The listener is that of a process which we know nothing of yet.
+		if err = j.conn.AskSender(); err != nil {
+			return err
+		}
+	}
 	if err = setOOMScore(j.child.PID, j.oom); err != nil {
 		return err
 	}
@@ -96,10 +102,7 @@ var errMute = errors.New("the process died before it executed the program")
 // before its execve can take the conversation out of its hands: so a message that is not
 // due, or names a process that is not our child, ends it all.
 func (j *joining) awaitExec() error {
-	j.due = dueExec
-	if j.terminal {
-		j.due = dueReady
-	}
+	j.due = j.script()
 	for deadline := time.Now().Add(patience); ; {
 		kind, payload, fds, err := j.conn.Recv(time.Now().Add(stallCheck))
 		switch {
@@ -107,7 +110,7 @@ func (j *joining) awaitExec() error {
 			if deadline, err = j.stalled(deadline); err != nil {
 				return err
 			}
-		case errors.Is(err, io.EOF) && j.due == 0:
+		case errors.Is(err, io.EOF) && len(j.due) == 0:
 			return nil
 		case errors.Is(err, io.EOF):
 			return errMute
@@ -123,34 +126,61 @@ func (j *joining) awaitExec() error {
 	}
 }
 
-// What may come next; 0: nothing.
-const (
-	dueReady = iota + 1
-	dueExec
-)
+// script lists the messages that are to come. A child that executes the payload itself
+// announces that before its filter might forbid it; of another process it tells when that
+// has executed.
+func (j *joining) script() (kinds []byte) {
+	if j.terminal {
+		kinds = append(kinds, msgReady)
+	}
+	switch {
+	case j.agent == nil:
+		return append(kinds, msgExec)
+	case j.last == nil:
+		return append(kinds, msgExec, msgListener)
+	}
+	return append(kinds, msgListener, msgExec)
+}
 
 // hear acts upon one message.
 func (j *joining) hear(kind byte, payload []byte, fds []int) error {
-	switch {
-	case kind == msgReady && j.due == dueReady:
-		j.due = dueExec
-		return j.ready(fds)
-	case kind == msgExec && j.due == dueExec:
-		j.due = 0
-		if j.last == nil {
-			return nil
-		}
-		return j.take(payload)
+	if len(j.due) == 0 || kind != j.due[0] {
+		return remoteError(kind, payload)
 	}
-	return remoteError(kind, payload)
+	j.due = j.due[1:]
+	switch {
+	case kind == msgReady:
+		return j.ready(fds)
+	case kind == msgListener:
+		return j.handOver(payload)
+	case j.last == nil:
+		return nil
+	case len(payload) != 4:
+		return errWire
+	}
+	return j.take(int(binary.LittleEndian.Uint32(payload)))
+}
+
+// handOver gives the agent the listener of the payload's filter.
+func (j *joining) handOver(payload []byte) error {
+	proc := j.child
+	if j.last != nil {
+		if err := j.take(j.conn.Sender); err != nil {
+			return err
+		}
+		proc = j.proc
+	}
+	return handOver(j.conn, payload, int(proc.FD.Fd()), proc.PID, j.agent)
 }
 
 // take notes the payload's process, which our child has made as a child of ours.
-func (j *joining) take(payload []byte) error {
-	if len(payload) != 4 {
-		return errWire
+func (j *joining) take(pid int) error {
+	if j.proc != nil {
+		if pid != j.proc.PID {
+			return errWire
+		}
+		return nil
 	}
-	pid := int(binary.LittleEndian.Uint32(payload))
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)

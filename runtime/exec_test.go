@@ -10,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Only what can be read in one way is a number, and it is never 0 by accident.
@@ -86,8 +88,10 @@ func TestExecProcessFile(t *testing.T) {
 
 // Which process is the payload, and when it gets its filter, decides what others can reach.
 func TestDivide(t *testing.T) {
-	allow := filterStep("\x06\x00\x00\x00\x00\x00\xff\x7f", 0)
-	deny := filterStep("\x06\x00\x00\x00\x01\x00\x05\x00", 0)
+	const allowing = "\x06\x00\x00\x00\x00\x00\xff\x7f"
+	allow := filterStep(&seccomp.Filter{BPF: []byte(allowing)})
+	deny := filterStep(&seccomp.Filter{BPF: []byte("\x06\x00\x00\x00\x01\x00\x05\x00")})
+	listening := filterStep(&seccomp.Filter{BPF: []byte(allowing), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER})
 	for name, test := range map[string]struct {
 		k               kept
 		nnp             bool
@@ -98,6 +102,9 @@ func TestDivide(t *testing.T) {
 		"filter, nnp":             {kept{Filter: allow}, true, true, false},
 		"filter that denies":      {kept{Filter: deny}, false, false, true},
 		"filter that denies, nnp": {kept{Filter: deny}, true, false, false},
+		// The agent shall be told of the payload, not of its maker.
+		"listener":      {kept{Filter: listening}, false, false, true},
+		"listener, nnp": {kept{Filter: listening}, true, false, false},
 	} {
 		j := &joining{}
 		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp}, true)
@@ -114,21 +121,30 @@ func TestDivide(t *testing.T) {
 // What is not due, or is about others than our children, ends the conversation.
 func TestExecHears(t *testing.T) {
 	stranger := []byte{1, 0, 0, 0}
+	plain, terminal := joining{}, joining{terminal: true}
+	listening, own := joining{agent: &listening{}}, joining{agent: &listening{}, last: &Step{}}
 	for name, test := range map[string]struct {
-		due, kind int
-		payload   []byte
+		due     []byte
+		kind    byte
+		payload []byte
 	}{
-		"ready without a terminal": {dueExec, int(msgReady), nil},
-		"exec before ready":        {dueReady, int(msgExec), stranger},
-		"exec again":               {0, int(msgExec), stranger},
-		"a stranger":               {dueExec, int(msgExec), stranger},
-		"ourselves":                {dueExec, int(msgExec), binary.LittleEndian.AppendUint32(nil, uint32(os.Getpid()))},
-		"nobody":                   {dueExec, int(msgExec), []byte{0, 0, 0, 0}},
-		"no pid":                   {dueExec, int(msgExec), []byte{1}},
-		"a message of ours":        {dueExec, int(msgGo), nil},
+		"ready without a terminal": {plain.script(), msgReady, nil},
+		"exec before ready":        {terminal.script(), msgExec, stranger},
+		"exec again":               {nil, msgExec, stranger},
+		"a stranger":               {plain.script(), msgExec, stranger},
+		"ourselves":                {plain.script(), msgExec, binary.LittleEndian.AppendUint32(nil, uint32(os.Getpid()))},
+		"nobody":                   {plain.script(), msgExec, []byte{0, 0, 0, 0}},
+		"no pid":                   {plain.script(), msgExec, []byte{1}},
+		"a message of ours":        {plain.script(), msgGo, nil},
+		"a listener of no filter":  {plain.script(), msgListener, stranger},
+		"a listener too early":     {listening.script(), msgListener, stranger},
+		"exec before the listener": {own.script(), msgExec, stranger},
+		"a stranger's listener":    {own.script(), msgListener, stranger},
 	} {
-		j := &joining{due: test.due, last: &Step{}, child: &namespaces.Process{PID: 7}}
-		if err := j.hear(byte(test.kind), test.payload, nil); err == nil || j.proc != nil {
+		conn := namespaces.FromFD(-1)
+		conn.Sender = 1
+		j := &joining{due: test.due, last: &Step{}, child: &namespaces.Process{PID: 7}, conn: conn}
+		if err := j.hear(test.kind, test.payload, nil); err == nil || j.proc != nil {
 			t.Errorf("%s was believed", name)
 		}
 	}

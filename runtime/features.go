@@ -27,7 +27,7 @@ func SupportedFeatures() *features.Features {
 			Cgroup:       &features.Cgroup{V1: &no, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled:        &yes,
-				Actions:        featureActions(),
+				Actions:        seccomp.Actions(),
 				Operators:      seccomp.Operators(),
 				Archs:          seccomp.Arches(),
 				KnownFlags:     seccomp.Flags(),
@@ -44,11 +44,6 @@ func SupportedFeatures() *features.Features {
 		// With the operator's leave: see Runtime.UnitProperties.
 		PotentiallyUnsafeConfigAnnotations: []string{unitProperty},
 	}
-}
-
-// featureActions: SCMP_ACT_NOTIFY needs a listener, which Validate refuses so far.
-func featureActions() []string {
-	return slices.DeleteFunc(seccomp.Actions(), func(a string) bool { return a == string(specs.ActNotify) })
 }
 
 func featureNamespaces() []string {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
-	"github.com/huskrun/husk/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -433,8 +432,7 @@ func (i *initer) applyProcess(s *Step) error {
 		if err := i.announce(); err != nil {
 			return err
 		}
-		_, err := seccomp.Install(&seccomp.Filter{BPF: []byte(s.Args[0]), Flags: uint32(s.Nums[0])})
-		return err
+		return i.install(s)
 	case opBounding:
 		return dropBounding(s.Nums[0])
 	case opUser:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/huskrun/husk/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,13 +23,13 @@ type kept struct {
 	Chroot     bool    // its root is a directory in a mount namespace of others
 	Unmapped   bool    // its user namespace maps no id, so that none can be set
 	Keyring    bool    // it has a session keyring
-	Filter     *Step   // opSeccomp, nil without a filter; its bytes and flags are kept
+	Filter     *Step   // opSeccomp, nil without a filter; its bytes and flags are kept, and its listener's address
 	Process    jsontext.Value
 }
 
 const (
 	keptFile    = "exec"
-	keptVersion = 2 // to be raised with every change of the layout: a container may outlive its husk
+	keptVersion = 3 // to be raised with every change of the layout: a container may outlive its husk
 	maxKept     = 2 * maxConfig
 )
 
@@ -67,12 +68,17 @@ func (k *kept) encode() []byte {
 	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring} {
 		e.flag(v)
 	}
-	filter, flags := "", int64(0)
-	if k.Filter != nil {
-		filter, flags = k.Filter.Args[0], k.Filter.Nums[0]
+	var filter seccomp.Filter
+	if s := k.Filter; s != nil {
+		filter = *s.filter()
+		if s.listens() {
+			filter.ListenerPath, filter.ListenerMetadata = s.Args[1], s.Args[2]
+		}
 	}
-	e.str(filter)
-	e.num(uint64(flags))
+	e.str(string(filter.BPF))
+	e.num(uint64(filter.Flags))
+	e.str(filter.ListenerPath)
+	e.str(filter.ListenerMetadata)
 	e.str(string(k.Process))
 	return e.b
 }
@@ -86,8 +92,10 @@ func decodeKept(b []byte) (*kept, error) {
 	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
 		*p = d.flag()
 	}
-	if filter, flags := d.str(), int64(d.num()); filter != "" {
-		k.Filter = filterStep(filter, flags)
+	f := seccomp.Filter{BPF: []byte(d.str()), Flags: uint32(d.num())}
+	f.ListenerPath, f.ListenerMetadata = d.str(), d.str()
+	if len(f.BPF) > 0 {
+		k.Filter = filterStep(&f)
 	}
 	k.Process = jsontext.Value(d.str())
 	if d.err == nil && len(d.b) != 0 {

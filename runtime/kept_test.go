@@ -6,12 +6,16 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/seccomp"
 	"golang.org/x/sys/unix"
 )
 
 func sampleKept() *kept {
 	return &kept{
-		Namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Chroot: true, Keyring: true, Filter: filterStep("12345678", 4),
+		Namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Chroot: true, Keyring: true,
+		Filter: filterStep(&seccomp.Filter{
+			BPF: []byte("12345678"), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, ListenerPath: "/run/agent", ListenerMetadata: "m",
+		}),
 		Process: jsontext.Value(`{"args":["sh"]}`),
 	}
 }
@@ -42,7 +46,7 @@ func TestKeptSurvives(t *testing.T) {
 
 // The layout is that of the version: a container may be older than the husk that joins it.
 func TestKeptLayout(t *testing.T) {
-	want := "\x02\x80\x80\x88\x80\x02\x01\x00\x01\x0812345678\x04\x0f{\"args\":[\"sh\"]}"
+	want := "\x03\x80\x80\x88\x80\x02\x01\x00\x01\x0812345678\x08\x0a/run/agent\x01m\x0f{\"args\":[\"sh\"]}"
 	if got := string(sampleKept().encode()); got != want {
 		t.Errorf("%q: raise keptVersion, and this", got)
 	}

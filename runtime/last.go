@@ -88,10 +88,7 @@ func (l *last) setCaps(s *Step) error {
 // the process, and the end of the right to install it.
 func (l *last) closing() error {
 	if s := l.filter; s != nil {
-		bpf := []byte(s.Args[0])
-		prog := &unix.SockFprog{Len: uint16(len(bpf) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&bpf[0]))}
-		l.hold = append(l.hold, prog)
-		l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
+		l.install(s, l.Conn)
 	}
 	if s := l.caps; s != nil {
 		have, err := permitted()

@@ -26,8 +26,7 @@ type Config struct {
 	// Bundle is the absolute path of the bundle directory.
 	Bundle string
 
-	listener bool           // the profile has a listenerPath
-	process  jsontext.Value // the bytes of /process, for exec
+	process jsontext.Value // the bytes of /process, for exec
 }
 
 const (

@@ -1,8 +1,6 @@
 package runtime
 
 import (
-	"bytes"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -155,21 +153,13 @@ func linuxFields(l *specs.Linux, c *Config) []field {
 	}
 }
 
-// decodeSeccomp keeps the profile's bytes. Of its content only the listener matters
-// before the filter is compiled.
+// decodeSeccomp keeps the profile's bytes: only who compiles the filter reads them.
 func (c *Config) decodeSeccomp(d *decoder) {
 	if d.in.PeekKind() != '{' {
 		d.mismatch("an object")
 		return
 	}
 	c.Seccomp = d.undecoded().Clone()
-	// Another pass over a large profile is worth it only for the few with a listener,
-	// whose name a hostile writer may have spelled with escapes.
-	if bytes.Contains(c.Seccomp, []byte("listenerPath")) || bytes.Contains(c.Seccomp, []byte(`\u`)) {
-		var path string
-		newDecoder(c.Seccomp).object([]field{{"listenerPath", &path}})
-		c.listener = path != ""
-	}
 }
 
 func namespaceFields(n *specs.LinuxNamespace) []field {

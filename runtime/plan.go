@@ -38,7 +38,7 @@ const (
 	opStdio                    // Nums: uid that shall own pipes on stdin, stdout, stderr
 	opChdir                    // Args: directory, which only the user may be able to enter
 	opChdirAgain               // Args: directory, unless opChdir got there
-	opSeccomp                  // Args: filter; Nums: flags
+	opSeccomp                  // Args: filter, its listener's path and metadata; Nums: flags, key
 	opBounding                 // Nums: capability mask to keep
 	opUser                     // Nums: uid, gid, supplementary gids…
 	opCaps                     // Nums: effective, permitted, inheritable masks
@@ -416,6 +416,9 @@ func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
 		return nil, nil
 	}
 	f, err := o.Filter(p.config.Seccomp)
+	if err == nil && f != nil {
+		err = passListener(f)
+	}
 	if err != nil {
 		return nil, fieldError(err)
 	}
@@ -423,11 +426,7 @@ func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
 		return nil, nil
 	}
 	p.Warnings = append(p.Warnings, f.Warnings...)
-	return filterStep(string(f.BPF), int64(f.Flags)), nil
-}
-
-func filterStep(bpf string, flags int64) *Step {
-	return &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{bpf}, Nums: []int64{flags}}
+	return filterStep(f), nil
 }
 
 // umask: unset means unchanged in the spec, but every image was made where runc and

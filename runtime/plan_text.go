@@ -167,7 +167,11 @@ func (s *Step) String() string {
 	case opChdirAgain:
 		return "change directory to " + s.Args[0] + " if only the user may"
 	case opSeccomp:
-		return fmt.Sprintf("install seccomp filter of %d instructions", len(s.Args[0])/8)
+		text := fmt.Sprintf("install seccomp filter of %d instructions", len(s.Args[0])/8)
+		if s.listens() {
+			text += ", hand its listener to " + s.Args[1]
+		}
+		return text
 	case opBounding:
 		return "limit bounding capabilities to " + capList(s.Nums[0])
 	case opUser:

@@ -92,9 +92,21 @@ func sendFD(socket, data string, fd int) error {
 	if err := connectUnix(s, socket); err != nil {
 		return err
 	}
-	return os.NewSyscallError("sendmsg", retryErr(func() error {
-		return unix.Sendmsg(s, []byte(data), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
-	}))
+	return os.NewSyscallError("sendmsg", sendAll(s, []byte(data), unix.UnixRights(fd)))
+}
+
+// sendAll sends data, of which more may be than the socket takes at once, and the
+// descriptors with the first of it.
+func sendAll(s int, data, rights []byte) error {
+	for {
+		n, err := retry(func() (int, error) { return unix.SendmsgN(s, data, rights, nil, unix.MSG_NOSIGNAL) })
+		if err != nil {
+			return err
+		}
+		if data, rights = data[n:], nil; len(data) == 0 {
+			return nil
+		}
+	}
 }
 
 // connectUnix connects to a socket whose path may be too long for an address: then the

@@ -55,7 +55,8 @@ func (r *Runtime) start(id string) error {
 	if err := conn.Send(msgStart, nil); err != nil {
 		return rec.died(orDied(err))
 	}
-	if err := awaitExec(conn, rec); err != nil {
+	if err := awaitExec(conn, e, rec); err != nil {
+		_ = conn.Close() // an init that waits for an answer ends
 		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, rec.died(err))
 	}
@@ -97,7 +98,7 @@ func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
 
 // awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
 // connection, or the init was killed in the moment before it. EOF alone: it died earlier.
-func awaitExec(conn *namespaces.Conn, rec *record) error {
+func awaitExec(conn *namespaces.Conn, e *entry, rec *record) error {
 	deadline := rec.startDeadline()
 	announced := false
 	for {
@@ -115,6 +116,10 @@ func awaitExec(conn *namespaces.Conn, rec *record) error {
 		case err != nil:
 			return err
 		case kind == msgStarted:
+		case kind == msgListener && announced:
+			if err := rec.handOver(conn, payload, e); err != nil {
+				return err
+			}
 		case kind == msgExec:
 			announced = true
 		default:

@@ -534,7 +534,6 @@ func (v *validator) unsupported(c *Config) {
 		{"/linux/mountLabel", l.MountLabel != ""},
 		{"/linux/netDevices", len(l.NetDevices) > 0},
 		{"/linux/personality", l.Personality != nil},
-		{"/linux/seccomp/listenerPath", c.listener},
 	} {
 		if row.given {
 			v.bad(row.field, "is not supported by this version", "remove it")

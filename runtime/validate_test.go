@@ -254,7 +254,6 @@ func TestUnsupported(t *testing.T) {
 		{`{"process":{"apparmorProfile":"p"}}`, `/process/apparmorProfile` + later},
 		{`{"process":{"selinuxLabel":"l"}}`, `/process/selinuxLabel` + later},
 		{`{"linux":{"mountLabel":"l"}}`, `/linux/mountLabel` + later},
-		{`{"linux":{"seccomp":{"listenerPath":"/s"}}}`, `/linux/seccomp/listenerPath` + later},
 
 		{`{"process":{"scheduler":{"policy":"SCHED_BATCH","nice":19,"flags":["SCHED_FLAG_RESET_ON_FORK"]}}}`, `/process/scheduler` + later},
 		{`{"process":{"scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3}}}`, `/process/scheduler` + later},
@@ -426,7 +425,7 @@ func TestFeatures(t *testing.T) {
 	if !slices.Equal(l.Namespaces, []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}) {
 		t.Error(l.Namespaces)
 	}
-	if len(l.Capabilities) != 41 || len(l.Seccomp.Actions) != 8 || len(l.Seccomp.Operators) != 7 || len(l.Seccomp.Archs) != 23 {
+	if len(l.Capabilities) != 41 || len(l.Seccomp.Actions) != 9 || len(l.Seccomp.Operators) != 7 || len(l.Seccomp.Archs) != 23 {
 		t.Errorf("%d capabilities, %+v", len(l.Capabilities), l.Seccomp)
 	}
 	if r := l.IntelRdt; !*r.Enabled || !*r.Schemata || !*r.Monitoring {

@@ -18,6 +18,8 @@ import (
 //	init → start    STARTED nobody else can start it any more
 //	init → start    EXEC   execve is next: EOF after it means that it succeeded
 //
+//	init → start    LISTENER the filter holds and has a listener; answered by RESUME
+//
 // Of a process that joins a container (exec.go), which has another one execute, EXEC
 // says that this one has executed or failed, and its pid.
 //
@@ -31,6 +33,7 @@ const (
 	msgStart
 	msgStarted
 	msgExec
+	msgListener
 )
 
 // What GO tells the init to do.

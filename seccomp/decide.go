@@ -9,7 +9,31 @@ import (
 // errs on the side of no: about what it cannot make out, and where the answer depends on
 // where in memory the call is made from.
 func (f *Filter) Allows(number int, args ...uint64) bool {
-	const allow, log, actionMask = 0x7fff0000, 0x7ffc0000, 0xffff0000
+	action := f.decide(number, args)
+	return action == retAllow || action == retLog
+}
+
+// Notifies says whether the filter would ask its listener about such a call.
+func (f *Filter) Notifies(number int, args ...uint64) bool {
+	return f.decide(number, args) == retNotify
+}
+
+// The actions of a filter, without their data.
+const (
+	retKillProcess = 0x80000000
+	retKillThread  = 0x00000000
+	retTrap        = 0x00030000
+	retErrno       = 0x00050000
+	retNotify      = 0x7fc00000
+	retTrace       = 0x7ff00000
+	retLog         = 0x7ffc0000
+	retAllow       = 0x7fff0000
+	retActionMask  = 0xffff0000
+)
+
+// decide runs the filter on a call of this machine's architecture; what it cannot make
+// out is killed.
+func (f *Filter) decide(number int, args []uint64) (action uint32) {
 	var data [64]byte // struct seccomp_data: nr, arch, instruction pointer, six arguments
 	order := binary.NativeEndian
 	order.PutUint32(data[:], uint32(number))
@@ -18,7 +42,10 @@ func (f *Filter) Allows(number int, args ...uint64) bool {
 		order.PutUint64(data[16+8*i:], arg)
 	}
 	action, ok := f.run(data[:])
-	return ok && (action&actionMask == allow || action&actionMask == log)
+	if !ok {
+		return retKillProcess
+	}
+	return action & retActionMask
 }
 
 // auditArch is AUDIT_ARCH_* of the machine, 0 if it is none that we know.

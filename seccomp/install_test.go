@@ -78,6 +78,9 @@ func child(what string) {
 		if err != nil || flags != unix.FD_CLOEXEC {
 			bad("listener %d: %v, flags %#x", fd, err, flags)
 		}
+		if !IsListener(fd) || IsListener(0) || IsListener(1) || IsListener(999) {
+			bad("IsListener: %v, %v, %v, %v", IsListener(fd), IsListener(0), IsListener(1), IsListener(999))
+		}
 		os.Exit(0)
 	}
 	var buf [64]byte

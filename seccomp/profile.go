@@ -173,6 +173,8 @@ func Check(p *specs.LinuxSeccomp) error {
 
 func (c *checker) listener(p *specs.LinuxSeccomp, notify bool) {
 	switch {
+	case p.ListenerPath != "" && p.ListenerPath[0] != '/':
+		c.add("/listenerPath", "%q is not absolute: what it means would depend on where husk is called", p.ListenerPath)
 	case p.ListenerPath != "":
 	case p.ListenerMetadata != "":
 		c.add("/listenerMetadata", "has no meaning without listenerPath")

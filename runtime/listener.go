@@ -1,0 +1,201 @@
+package runtime
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// A filter with SCMP_ACT_NOTIFY gives the one who installs it a descriptor, its
+// listener, on which an agent answers the calls that the filter reports. It goes to the
+// agent while the filter is in force and before the process can run:
+//
+//	init (or the process that joins)         start, run, exec              agent
+//	seccomp(2): the filter holds
+//	LISTENER, its number ──────────────────▶ pidfd_getfd
+//	                                         connect, state + listener ───▶
+//	read ◀─────────────────────── RESUME ─── close
+//	what is left, execve
+//
+// After seccomp(2) the init makes its calls under the filter: write(2) and read(2) for
+// this conversation, which passListener asks the filter about in time. Calls after that
+// may be reported too, for the agent is there to answer them.
+
+// filterStep is the step that installs a filter. Its listener's address is for those who
+// hand it over, and goes with what create keeps for them.
+func filterStep(f *seccomp.Filter) *Step {
+	s := &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{string(f.BPF)}, Nums: []int64{int64(f.Flags), 0}}
+	if f.Listener() {
+		s.Args = append(s.Args, f.ListenerPath, f.ListenerMetadata)
+	}
+	return s
+}
+
+// listens says whether the step's filter has a listener.
+func (s *Step) listens() bool { return s != nil && len(s.Args) > 1 }
+
+func (s *Step) filter() *seccomp.Filter {
+	return &seccomp.Filter{BPF: []byte(s.Args[0]), Flags: uint32(s.Nums[0])}
+}
+
+// passListener makes sure that the filter lets its own listener be handed over.
+func passListener(f *seccomp.Filter) error {
+	if !f.Listener() {
+		return nil
+	}
+	for _, call := range []struct {
+		name   string
+		number int
+		may    bool // wait for the agent, who has the listener by then
+	}{{"write", unix.SYS_WRITE, false}, {"read", unix.SYS_READ, true}} {
+		if !f.Allows(call.number) && !(call.may && f.Notifies(call.number)) {
+			return &seccomp.FieldError{
+				Field: seccomp.Pointer + "/syscalls",
+				Err:   fmt.Errorf("the filter forbids %s, by which its listener is handed over: give it SCMP_ACT_ALLOW", call.name),
+			}
+		}
+	}
+	return nil
+}
+
+// install makes the filter that of this thread, which is the one that will execve.
+func (i *initer) install(s *Step) error {
+	fd, err := seccomp.Install(s.filter())
+	if err != nil || fd < 0 {
+		return err
+	}
+	said := listenerPacket(uint32(fd))
+	// The key is in arguments that write(2) does not have: see Record.
+	if _, _, errno := unix.RawSyscall6(unix.SYS_WRITE, uintptr(i.conn.FD()), uintptr(unsafe.Pointer(&said)), uintptr(len(said)),
+		uintptr(s.Nums[1]), 0, 0); errno != 0 {
+		return fmt.Errorf("write about the listener: %w", errno)
+	}
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(i.conn.FD()), uintptr(unsafe.Pointer(&said)), uintptr(len(said)))
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return fmt.Errorf("read whether the listener was handed over: %w", errno)
+		case n == 0: // it was not, and who knows why tells so
+			os.Exit(1)
+		default:
+			return nil
+		}
+	}
+}
+
+// listenerPacket is LISTENER with the descriptor's number.
+func listenerPacket(fd uint32) (packet [6]byte) {
+	packet[0] = msgListener
+	binary.LittleEndian.PutUint32(packet[2:], fd)
+	return packet
+}
+
+// install adds the calls that make the filter that of the process. One with a listener is
+// always installed here, by the process that the agent shall be told of.
+func (l *last) install(s *Step, conn int) {
+	prog, packet := bpfProgram(s), new([8]byte)
+	said := listenerPacket(0)
+	copy(packet[2:], said[:]) // the number is at a multiple of its size
+	l.hold = append(l.hold, prog, packet)
+	l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
+	if !s.listens() {
+		return
+	}
+	l.Calls[len(l.Calls)-1].Result = (*uint32)(unsafe.Pointer(&packet[4]))
+	l.call(s, unix.SYS_WRITE, uintptr(conn), uintptr(unsafe.Pointer(&packet[2])), uintptr(len(said)))
+	l.call(s, unix.SYS_READ, uintptr(conn), uintptr(unsafe.Pointer(&packet[2])), uintptr(len(said)))
+	l.Calls[len(l.Calls)-1].Least = 1
+}
+
+func bpfProgram(s *Step) *unix.SockFprog {
+	bpf := []byte(s.Args[0])
+	return &unix.SockFprog{Len: uint16(len(bpf) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&bpf[0]))}
+}
+
+// An agent gets the listener of a container's process.
+type agent interface {
+	take(listener int, pid int) error
+}
+
+// listening is the agent at listenerPath. OCI runtime-spec, config-linux.md, "Seccomp",
+// "The Container Process State".
+type listening struct {
+	rec            *record
+	status         specs.ContainerState
+	path, metadata string
+}
+
+// agent is who answers for a process of the container.
+func (k *kept) agent(rec *record, status specs.ContainerState) agent {
+	return &listening{rec: rec, status: status, path: k.Filter.Args[1], metadata: k.Filter.Args[2]}
+}
+
+// handOver serves the init of the container itself.
+func (rec *record) handOver(conn *namespaces.Conn, payload []byte, e *entry) error {
+	k, err := e.kept()
+	if err != nil {
+		return err
+	}
+	if !k.Filter.listens() {
+		return errWire
+	}
+	init, err := rec.Init.handle()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(init)
+	// It has not executed the process yet, whatever the state has to say by now.
+	return handOver(conn, payload, init, rec.Init.PID, k.agent(rec, specs.StateCreated))
+}
+
+func (a *listening) take(listener, pid int) error {
+	if err := sendFD(a.path, string(a.state(pid)), listener); err != nil {
+		return &Error{Field: seccomp.Pointer + "/listenerPath", Path: a.path, Err: err}
+	}
+	return nil
+}
+
+// state is the container process state.
+func (a *listening) state(pid int) []byte {
+	w := &jsonWriter{}
+	w.object(func() {
+		w.text("ociVersion", a.rec.OCIVersion)
+		w.list("fds", 1, func(int) { w.quote(specs.SeccompFdName) })
+		w.num("pid", pid)
+		if a.metadata != "" {
+			w.text("metadata", a.metadata)
+		}
+		w.key("state")
+		w.b = append(w.b, appendPid(a.rec.hookState(a.status), a.rec.Init.PID)...)
+	})
+	return w.b
+}
+
+// handOver takes the listener out of the process pid and gives it to the agent. What the
+// process says is not believed: it may be another's by now.
+func handOver(conn *namespaces.Conn, payload []byte, pidfd, pid int, to agent) error {
+	if len(payload) != 4 {
+		return errWire
+	}
+	number := int(binary.LittleEndian.Uint32(payload))
+	fd, err := retry(func() (int, error) { return unix.PidfdGetfd(pidfd, number, 0) })
+	if err != nil {
+		return at(seccomp.Pointer, "", os.NewSyscallError("pidfd_getfd", err))
+	}
+	defer unix.Close(fd)
+	if !seccomp.IsListener(fd) {
+		return at(seccomp.Pointer, "", errors.New("the process sent another descriptor instead of its filter's listener"))
+	}
+	if err := to.take(fd, pid); err != nil {
+		return err
+	}
+	return conn.Send(msgResume, nil)
+}
