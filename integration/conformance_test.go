@@ -16,9 +16,8 @@ import (
 // and those of other platforms.
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
-	"/linux/memoryPolicy", "/linux/mountLabel", "/linux/netDevices", "/linux/personality",
-	"/process/apparmorProfile", "/process/commandLine", "/process/execCPUAffinity", "/process/ioPriority",
-	"/process/scheduler", "/process/selinuxLabel", "/process/user/username",
+	"/linux/mountLabel", "/linux/netDevices",
+	"/process/commandLine", "/process/user/username",
 }
 
 // A field of the configuration, by JSON pointer without indexes, and its Go name.

@@ -73,6 +73,8 @@ func scriptCondition(cond string) (bool, error) {
 		return capable(arg), nil
 	case "kernel": // at least this one
 		return kernelIs(arg), nil
+	case "lsm": // a security module that is on
+		return hasModule(arg), nil
 	case "filesystem":
 		data, err := os.ReadFile("/proc/filesystems")
 		return regexp.MustCompile(`(?m)\t` + regexp.QuoteMeta(arg) + `$`).Match(data), err
@@ -90,6 +92,16 @@ func kernelIs(version string) bool {
 	fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &have[0], &have[1])
 	fmt.Sscanf(version, "%d.%d", &want[0], &want[1])
 	return slices.Compare(have[:], want[:]) >= 0
+}
+
+// hasModule says whether a security module is on, and for SELinux whether it has a policy.
+func hasModule(name string) bool {
+	if name == "selinux" {
+		data, err := os.ReadFile("/sys/fs/selinux/policyvers")
+		return err == nil && len(data) > 0
+	}
+	data, err := os.ReadFile("/sys/module/" + name + "/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(data), "Y")
 }
 
 // capable says whether this process has a capability, asked of the probe.

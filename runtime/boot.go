@@ -240,6 +240,9 @@ func (c *creation) awaitReady() error {
 				return c.diagnose(err)
 			}
 		case msgReady:
+			if c.plan.owned(specs.UserNamespace) {
+				prioritize(c.proc.PID, c.plan.Steps, false)
+			}
 			return c.deliver(fds)
 		default:
 			return remoteError(kind, payload)

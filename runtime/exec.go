@@ -96,8 +96,10 @@ type joining struct {
 	agent agent // who gets the listener of its filter, if that has one
 
 	terminal bool   // the process has one
+	user     bool   // the container has a user namespace
 	due      []byte // the messages that may come, in this order
 	oom      *int   // oom_score_adj
+	first    string // CPUs to start on
 	conn     *namespaces.Conn
 	child    *namespaces.Process
 	proc     *namespaces.Process // the payload
@@ -232,8 +234,12 @@ func orStopped(err error) error {
 // compile makes the plan: which namespaces to join, and the steps of the process.
 func (j *joining) compile(k *kept, proc *specs.Process) error {
 	j.spawn.Inherit, j.oom, j.terminal = j.o.PreserveFDs, proc.OOMScoreAdj, proc.Terminal
+	if a := proc.ExecCPUAffinity; a != nil {
+		j.first = a.Initial
+	}
 	j.divide(k, proc, j.hides(k))
 	flags := k.Namespaces
+	j.user = flags&unix.CLONE_NEWUSER != 0
 	if flags&unix.CLONE_NEWUSER != 0 && sharesUser(j.rec.Init.PID) {
 		flags &^= unix.CLONE_NEWUSER // the kernel refuses to enter it again
 	}
@@ -253,7 +259,8 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 		j.agent = k.agent(j.rec, j.rec.status(j.entry))
 	}
 	p.join(k, j.rec, proc)
-	p.payload(proc, k.Filter, nil)
+	p.affinity(proc.ExecCPUAffinity)
+	p.payload(proc, box(&k.Box), k.Filter, nil)
 	if k.Namespaces&unix.CLONE_NEWUSER == 0 { // which has all of them
 		for _, w := range p.ungrantable() {
 			j.warn(w)
@@ -269,9 +276,15 @@ func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
 		return
 	}
 	// The filter is there before the payload is born, if that is still possible then.
-	filtered := k.Filter != nil && !k.Filter.listens() && allowsLast(k.Filter)
+	filtered, extra := k.Filter != nil && !k.Filter.listens() && allowsLast(k.Filter, proc.Scheduler != nil), int64(0)
+	if k.Filter != nil && !filtered && !proc.NoNewPrivileges {
+		extra |= 1 << unix.CAP_SYS_ADMIN
+	}
+	if s := proc.Scheduler; s != nil && s.Policy == specs.SchedDeadline {
+		extra |= 1 << unix.CAP_SYS_NICE
+	}
 	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{
-		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), int64(boolInt(k.Filter != nil && !filtered && !proc.NoNewPrivileges)),
+		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), extra,
 	}}
 }
 
@@ -305,8 +318,11 @@ func (j *joining) hides(k *kept) bool {
 }
 
 // allowsLast says whether the filter lets a process do what namespaces.Last does.
-func allowsLast(filter *Step) bool {
+func allowsLast(filter *Step, scheduled bool) bool {
 	f := filter.filter()
+	if scheduled && !f.Allows(unix.SYS_SCHED_SETATTR) {
+		return false
+	}
 	for _, call := range [][]uint64{
 		{unix.SYS_CLONE, unix.CLONE_PARENT | unix.CLONE_VFORK | uint64(unix.SIGCHLD)},
 		{unix.SYS_RT_SIGACTION, 1},
@@ -341,13 +357,14 @@ func (p *Plan) join(k *kept, rec *record, proc *specs.Process) {
 	}
 	steps = append(steps, rootfs.Step{Op: rootfs.OpStdio, Field: "/process"})
 	if k.Keyring {
-		p.add(opKeyring, "", "_ses."+rec.ID)
+		p.keyring(rec.ID, proc)
 	}
 	p.rootfs(steps)
 	p.session()
 	if _, home := searchPath(proc.Env); !home {
 		p.addNums(opHome, "/process/user/uid", int64(proc.User.UID))
 	}
+	p.labels(proc)
 	if proc.Terminal {
 		p.add(opReady, "") // its master is delivered before anything is written to it
 	}

@@ -53,7 +53,11 @@ func (j *joining) boot() (err error) {
 	if j.group != nil && j.spawn.Place == nil {
 		j.spawn.Cgroup = j.group.FD()
 	}
-	if j.child, j.conn, err = launch(&j.spawn); err != nil {
+	err = onCPUs(j.first, func() (err error) {
+		j.child, j.conn, err = launch(&j.spawn)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err = j.joinClass(); err != nil {
@@ -70,6 +74,9 @@ func (j *joining) boot() (err error) {
 	}
 	if err = raiseLimits(j.child.PID, j.steps); err != nil {
 		return err
+	}
+	if j.user {
+		prioritize(j.child.PID, j.steps, true)
 	}
 	// Where nobody takes the plan any more, the reason was left for us.
 	if err = j.sendPlan(); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {

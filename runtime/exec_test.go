@@ -35,7 +35,8 @@ func TestParseID(t *testing.T) {
 func own() *kept {
 	return &kept{Process: jsontext.Value(`{"terminal":true,"consoleSize":{"height":1,"width":2},"user":{"uid":1,"gid":2,"additionalGids":[3]},
 		"args":["init"],"env":["A=1"],"cwd":"/home","capabilities":{"bounding":["CAP_KILL"],"inheritable":["CAP_CHOWN"]},"oomScoreAdj":5,
-		"rlimits":[{"type":"RLIMIT_CORE","soft":1,"hard":1}]}`)}
+		"rlimits":[{"type":"RLIMIT_CORE","soft":1,"hard":1}],"scheduler":{"policy":"SCHED_IDLE"},
+		"ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":1},"execCPUAffinity":{"final":"0"}}`)}
 }
 
 func TestExecProcess(t *testing.T) {
@@ -47,6 +48,8 @@ func TestExecProcess(t *testing.T) {
 			Permitted: []string{"CAP_CHOWN", "CAP_SYS_TIME"}, Inheritable: []string{"CAP_CHOWN"}, Ambient: []string{"CAP_CHOWN"},
 		},
 		OOMScoreAdj: &oom, NoNewPrivileges: true, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1, Hard: 1}},
+		Scheduler: &specs.Scheduler{Policy: specs.SchedIdle}, IOPriority: &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE, Priority: 1},
+		ExecCPUAffinity: &specs.CPUAffinity{Final: "0"},
 	}
 	got, err := own().process(&ExecOptions{
 		Args: []string{"true"}, Env: []string{"B=2"}, Cwd: "/tmp", User: "7:8", AdditionalGIDs: []string{"9"},
@@ -68,7 +71,8 @@ func TestExecProcessFile(t *testing.T) {
 	if err != nil || p.Args[0] != "x" || p.User.UID != 4 || p.Terminal || len(p.Env) != 0 || len(p.User.AdditionalGids) != 0 {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if p.Capabilities.Bounding[0] != "CAP_KILL" || *p.OOMScoreAdj != 5 || len(p.Rlimits) != 1 {
+	if p.Capabilities.Bounding[0] != "CAP_KILL" || *p.OOMScoreAdj != 5 || len(p.Rlimits) != 1 ||
+		p.Scheduler == nil || p.IOPriority == nil || p.ExecCPUAffinity == nil {
 		t.Errorf("not the container's: %+v", p)
 	}
 	for text, want := range map[string]string{
@@ -77,7 +81,7 @@ func TestExecProcessFile(t *testing.T) {
 		`{"args":["x"],"cwd":"/"} {}`:          "/process: has something after",
 		`{"args":["x"],"cwd":1}`:               "/process/cwd: is a number",
 		`{"args":["x"],"cwd":"/","env":["A"]}`: "/process/env/0",
-		`{"args":["x"],"cwd":"/","apparmorProfile":"p"}`: "/process/apparmorProfile: is not supported",
+		`{"args":["x"],"cwd":"/","apparmorProfile":"a\\nb"}`: "/process/apparmorProfile: ",
 	} {
 		write(text)
 		if _, err := own().process(&ExecOptions{ProcessFile: path}); err == nil || !strings.Contains(err.Error(), want) {
@@ -92,23 +96,32 @@ func TestDivide(t *testing.T) {
 	allow := filterStep(&seccomp.Filter{BPF: []byte(allowing)})
 	deny := filterStep(&seccomp.Filter{BPF: []byte("\x06\x00\x00\x00\x01\x00\x05\x00")})
 	listening := filterStep(&seccomp.Filter{BPF: []byte(allowing), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER})
+	const admin = 1 << unix.CAP_SYS_ADMIN
 	for name, test := range map[string]struct {
-		k               kept
-		nnp             bool
-		filtered, admin bool
+		k        kept
+		nnp      bool
+		policy   specs.LinuxSchedulerPolicy
+		filtered bool
+		extra    int64
 	}{
-		"plain":                   {kept{}, false, false, false},
-		"filter":                  {kept{Filter: allow}, false, true, false},
-		"filter, nnp":             {kept{Filter: allow}, true, true, false},
-		"filter that denies":      {kept{Filter: deny}, false, false, true},
-		"filter that denies, nnp": {kept{Filter: deny}, true, false, false},
+		"plain":                   {kept{}, false, "", false, 0},
+		"filter":                  {kept{Filter: allow}, false, "", true, 0},
+		"filter, nnp":             {kept{Filter: allow}, true, "", true, 0},
+		"filter that denies":      {kept{Filter: deny}, false, "", false, admin},
+		"filter that denies, nnp": {kept{Filter: deny}, true, "", false, 0},
+		"real time":               {kept{Filter: allow}, false, specs.SchedFIFO, true, 0},
+		"deadline":                {kept{Filter: deny}, false, specs.SchedDeadline, false, admin | 1<<unix.CAP_SYS_NICE},
 		// The agent shall be told of the payload, not of its maker.
-		"listener":      {kept{Filter: listening}, false, false, true},
-		"listener, nnp": {kept{Filter: listening}, true, false, false},
+		"listener":      {kept{Filter: listening}, false, "", false, admin},
+		"listener, nnp": {kept{Filter: listening}, true, "", false, 0},
 	} {
+		p := &specs.Process{NoNewPrivileges: test.nnp}
+		if test.policy != "" {
+			p.Scheduler = &specs.Scheduler{Policy: test.policy}
+		}
 		j := &joining{}
-		j.divide(&test.k, &specs.Process{NoNewPrivileges: test.nnp}, true)
-		if (j.last.Nums[1] == 1) != test.filtered || (j.last.Nums[2] == 1) != test.admin {
+		j.divide(&test.k, p, true)
+		if (j.last.Nums[1] == 1) != test.filtered || j.last.Nums[2] != test.extra {
 			t.Errorf("%s: %v", name, j.last.Nums)
 		}
 		j = &joining{}

@@ -71,6 +71,15 @@ func inherit(p, own *specs.Process) {
 	if p.SelinuxLabel == "" {
 		p.SelinuxLabel = own.SelinuxLabel
 	}
+	if p.Scheduler == nil {
+		p.Scheduler = own.Scheduler
+	}
+	if p.IOPriority == nil {
+		p.IOPriority = own.IOPriority
+	}
+	if p.ExecCPUAffinity == nil {
+		p.ExecCPUAffinity = own.ExecCPUAffinity
+	}
 }
 
 // checkProcess validates a process as create does.

@@ -33,10 +33,10 @@ func SupportedFeatures() *features.Features {
 				KnownFlags:     seccomp.Flags(),
 				SupportedFlags: seccomp.SupportedFlags(),
 			},
-			Apparmor:        &features.Apparmor{Enabled: &no},
-			Selinux:         &features.Selinux{Enabled: &no},
+			Apparmor:        &features.Apparmor{Enabled: &yes},
+			Selinux:         &features.Selinux{Enabled: &yes},
 			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
-			MemoryPolicy:    &features.MemoryPolicy{Modes: []string{}, Flags: []string{}},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: words(namesOf(memoryModes)), Flags: words(namesOf(memoryFlags))},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
 			NetDevices:      &features.NetDevices{Enabled: &no},
 		},
@@ -44,6 +44,14 @@ func SupportedFeatures() *features.Features {
 		// With the operator's leave: see Runtime.UnitProperties.
 		PotentiallyUnsafeConfigAnnotations: []string{unitProperty},
 	}
+}
+
+func words[T ~string](names []T) []string {
+	list := make([]string, len(names))
+	for i, n := range names {
+		list[i] = string(n)
+	}
+	return list
 }
 
 func featureNamespaces() []string {

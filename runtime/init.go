@@ -179,6 +179,8 @@ func (i *initer) apply(s *Step) error {
 		return unix.Setdomainname([]byte(s.Args[0]))
 	case opKeyring:
 		return joinKeyring(s.Args[0])
+	case opLabel:
+		return i.setLabel(s)
 	case opOutside:
 		return i.outside()
 	case opHook:
@@ -409,7 +411,18 @@ func (i *initer) setCaps(s *Step) error {
 func (i *initer) applyProcess(s *Step) error {
 	switch s.Op {
 	case opAffinity:
-		return allowEveryCPU()
+		return setAffinity(s)
+	case opScheduler:
+		if i.last != nil {
+			return i.last.schedule(s)
+		}
+		return setScheduler(s, s.schedAttr())
+	case opIOPriority:
+		return setIOPriority(s)
+	case opMempolicy:
+		return setMemoryPolicy(s)
+	case opPersona:
+		return setPersonality(s)
 	case opRlimit:
 		if i.last != nil {
 			return i.last.rlimit(s)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,17 +20,18 @@ import (
 // of filters may have dropped it by then. The file is written while the init boots, which
 // hides what it costs, and is not synced: it ends with the container.
 type kept struct {
-	Namespaces uintptr // CLONE_NEW* of those that the container has for itself
-	Chroot     bool    // its root is a directory in a mount namespace of others
-	Unmapped   bool    // its user namespace maps no id, so that none can be set
-	Keyring    bool    // it has a session keyring
-	Filter     *Step   // opSeccomp, nil without a filter; its bytes and flags are kept, and its listener's address
+	Namespaces uintptr     // CLONE_NEW* of those that the container has for itself
+	Chroot     bool        // its root is a directory in a mount namespace of others
+	Unmapped   bool        // its user namespace maps no id, so that none can be set
+	Keyring    bool        // it has a session keyring
+	Box        specs.Linux // Personality and MemoryPolicy, those of every process
+	Filter     *Step       // opSeccomp, nil without a filter; its bytes and flags are kept, and its listener's address
 	Process    jsontext.Value
 }
 
 const (
 	keptFile    = "exec"
-	keptVersion = 3 // to be raised with every change of the layout: a container may outlive its husk
+	keptVersion = 4 // to be raised with every change of the layout: a container may outlive its husk
 	maxKept     = 2 * maxConfig
 )
 
@@ -39,6 +41,8 @@ func (c *creation) keep() error {
 		Namespaces: c.plan.Spawn.New, Chroot: !c.plan.isNew(unix.CLONE_NEWNS), Process: c.config.process,
 		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
 	}
+	linux := c.config.Spec.Linux
+	k.Box.Personality, k.Box.MemoryPolicy = linux.Personality, linux.MemoryPolicy
 	for _, j := range c.plan.Joined {
 		k.Namespaces |= namespaceFlag(j.Type)
 	}
@@ -68,6 +72,17 @@ func (k *kept) encode() []byte {
 	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring} {
 		e.flag(v)
 	}
+	domain, policy := "", &specs.LinuxMemoryPolicy{}
+	if k.Box.Personality != nil {
+		domain = string(k.Box.Personality.Domain)
+	}
+	if k.Box.MemoryPolicy != nil {
+		policy = k.Box.MemoryPolicy
+	}
+	e.str(domain)
+	e.str(string(policy.Mode))
+	e.str(policy.Nodes)
+	e.strs(words(policy.Flags))
 	var filter seccomp.Filter
 	if s := k.Filter; s != nil {
 		filter = *s.filter()
@@ -91,6 +106,16 @@ func decodeKept(b []byte) (*kept, error) {
 	k.Namespaces = uintptr(d.num())
 	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
 		*p = d.flag()
+	}
+	if domain := d.str(); domain != "" {
+		k.Box.Personality = &specs.LinuxPersonality{Domain: specs.LinuxPersonalityDomain(domain)}
+	}
+	policy := &specs.LinuxMemoryPolicy{Mode: specs.MemoryPolicyModeType(d.str()), Nodes: d.str()}
+	for _, flag := range d.strs() {
+		policy.Flags = append(policy.Flags, specs.MemoryPolicyFlagType(flag))
+	}
+	if policy.Mode != "" {
+		k.Box.MemoryPolicy = policy
 	}
 	f := seccomp.Filter{BPF: []byte(d.str()), Flags: uint32(d.num())}
 	f.ListenerPath, f.ListenerMetadata = d.str(), d.str()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,6 +17,10 @@ func sampleKept() *kept {
 		Filter: filterStep(&seccomp.Filter{
 			BPF: []byte("12345678"), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, ListenerPath: "/run/agent", ListenerMetadata: "m",
 		}),
+		Box: specs.Linux{
+			Personality:  &specs.LinuxPersonality{Domain: specs.PerLinux32},
+			MemoryPolicy: &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}},
+		},
 		Process: jsontext.Value(`{"args":["sh"]}`),
 	}
 }
@@ -46,7 +51,7 @@ func TestKeptSurvives(t *testing.T) {
 
 // The layout is that of the version: a container may be older than the husk that joins it.
 func TestKeptLayout(t *testing.T) {
-	want := "\x03\x80\x80\x88\x80\x02\x01\x00\x01\x0812345678\x08\x0a/run/agent\x01m\x0f{\"args\":[\"sh\"]}"
+	want := "\x04\x80\x80\x88\x80\x02\x01\x00\x01\aLINUX32\tMPOL_BIND\x010\x01\x13MPOL_F_STATIC_NODES\x0812345678\x08\x0a/run/agent\x01m\x0f{\"args\":[\"sh\"]}"
 	if got := string(sampleKept().encode()); got != want {
 		t.Errorf("%q: raise keptVersion, and this", got)
 	}

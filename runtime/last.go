@@ -16,8 +16,8 @@ import (
 // born, becomes one of its system calls.
 type last struct {
 	namespaces.Last
-	late  bool // the filter is installed by the process
-	admin bool // with CAP_SYS_ADMIN, which it gives up then
+	late  bool  // the filter is installed by the process
+	extra int64 // capabilities that its calls need, which it gives up then
 
 	filter, caps *Step   // late, and what is left then
 	steps        []*Step // of the calls
@@ -38,8 +38,8 @@ func (i *initer) enterPIDs(s *Step) error {
 	if err := unix.Setns(i.pidfd, unix.CLONE_NEWPID); err != nil {
 		return os.NewSyscallError("setns pid", err)
 	}
-	terminal, filtered, admin := s.Nums[0] != 0, s.Nums[1] != 0, s.Nums[2] != 0
-	i.last = &last{Last: namespaces.Last{Conn: i.conn.FD()}, late: !filtered, admin: admin}
+	terminal, filtered := s.Nums[0] != 0, s.Nums[1] != 0
+	i.last = &last{Last: namespaces.Last{Conn: i.conn.FD()}, late: !filtered, extra: s.Nums[2]}
 	i.last.call(s, unix.SYS_SETSID)
 	if terminal {
 		i.last.call(s, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -74,18 +74,32 @@ func (l *last) rlimit(s *Step) error {
 	return nil
 }
 
-// setCaps sets the capabilities, and keeps one beyond them where the filter needs that.
+// schedule sets what the process inherits at its birth, and leaves the rest to it: who
+// has a deadline cannot fork, and what is reset by a fork would be.
+func (l *last) schedule(s *Step) error {
+	own, attr := s.schedAttr(), s.schedAttr()
+	attr.Flags &^= unix.SCHED_FLAG_RESET_ON_FORK
+	if attr.Policy != unix.SCHED_DEADLINE {
+		if err := setScheduler(s, attr); err != nil || attr.Flags == own.Flags {
+			return err
+		}
+	}
+	l.hold = append(l.hold, own)
+	l.call(s, unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(own)), 0)
+	return nil
+}
+
+// setCaps sets the capabilities, and keeps beyond them what the calls need.
 func (l *last) setCaps(s *Step) error {
-	const admin = 1 << unix.CAP_SYS_ADMIN
-	if !l.admin {
+	if l.extra == 0 {
 		return setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
 	}
 	l.caps = s
-	return setCaps(s.Nums[0]|admin, s.Nums[1]|admin, s.Nums[2])
+	return setCaps(s.Nums[0]|l.extra, s.Nums[1]|l.extra, s.Nums[2])
 }
 
 // closing adds the calls that must come last: the filter, which would forbid what makes
-// the process, and the end of the right to install it.
+// the process, and the end of the rights that these calls needed.
 func (l *last) closing() error {
 	if s := l.filter; s != nil {
 		l.install(s, l.Conn)

@@ -33,7 +33,12 @@ const (
 	opLookup                   // Args: program, value of PATH, working directory
 	opReady                    // tell the parent; wait for start
 	opNoProcess                // the config has no process: start fails
-	opAffinity                 // run on every CPU, whatever the caller was bound to
+	opAffinity                 // Args: list; Nums: mask of CPUs; without: run on every CPU
+	opScheduler                // Args: policy, flags…; Nums: policy, flags, nice, priority, runtime, deadline, period
+	opIOPriority               // Args: class; Nums: class and priority
+	opMempolicy                // Args: mode, nodes, flags…; Nums: mode with flags, mask of nodes
+	opPersona                  // Args: domain; Nums: domain
+	opLabel                    // Args: file below /proc/thread-self/attr, what is written there
 	opRlimit                   // Args: name; Nums: resource, soft, hard
 	opStdio                    // Nums: uid that shall own pipes on stdin, stdout, stderr
 	opChdir                    // Args: directory, which only the user may be able to enter
@@ -50,7 +55,7 @@ const (
 	// The steps of a process that joins a container with a PID namespace (exec.go).
 	opProc     // take what comes along: a procfs, a pidfd of the container's init
 	opTerminal // as opSession, but the session is the payload's to begin
-	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal; a filter is there before it; one that comes last needs CAP_SYS_ADMIN
+	opLast     // enter the PID namespace with the process that will execute; Nums: it takes the terminal; a filter is there before it; the capabilities it needs beyond the payload's
 )
 
 // Step is one thing the container's init does, and the config field it comes from.
@@ -276,7 +281,7 @@ func (p *Plan) entered(o PlanOptions) bool {
 func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootfs.Step) {
 	spec := p.config.Spec
 	if !o.NoNewKeyring {
-		p.add(opKeyring, "", "_ses."+id)
+		p.keyring(id, spec.Process)
 	}
 	if p.isNew(unix.CLONE_NEWNET) {
 		p.add(opLoopback, "/linux/namespaces")
@@ -335,6 +340,7 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	// A startContainer hook may yet make the program.
 	if len(hooksOf(p.config.Spec).StartContainer) == 0 {
 		p.add(opLookup, "/process/args/0", proc.Args[0], path, proc.Cwd)
+		p.labels(proc)
 	}
 }
 
@@ -371,25 +377,41 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 		p.add(opNoProcess, "/process")
 		return nil
 	}
-	p.hooks("startContainer", hooksOf(p.config.Spec).StartContainer, specs.StateCreated, id)
+	if hooks := hooksOf(p.config.Spec).StartContainer; len(hooks) > 0 {
+		p.hooks("startContainer", hooks, specs.StateCreated, id)
+		p.labels(proc)
+	}
 	filter, err := p.filter(linux, o)
 	if err != nil {
 		return err
 	}
-	p.payload(proc, filter, o.Env)
+	p.affinity(nil)
+	p.payload(proc, box(linux), filter, o.Env)
 	return nil
+}
+
+// box is what every process of the container does, be it the first one or an exec.
+func box(linux *specs.Linux) []Step {
+	b := &Plan{}
+	b.memoryPolicy(linux.MemoryPolicy)
+	if linux.Personality != nil {
+		domain := linux.Personality.Domain
+		b.add(opPersona, "/linux/personality", string(domain)).Nums = []int64{int64(valueOf(domains, domain))}
+	}
+	return b.Steps
 }
 
 // payload adds the last steps of a process, which are the same for the container's own
 // and for one that joins it, in the order of privilege: what needs rights comes before
 // they go, and the filter is last unless only a privileged process may load it.
-func (p *Plan) payload(proc *specs.Process, filter *Step, env []string) {
-	p.addNums(opAffinity, "")
+func (p *Plan) payload(proc *specs.Process, box []Step, filter *Step, env []string) {
+	p.Steps = append(p.Steps, box...)
 	p.addNums(opStdio, "/process/user/uid", int64(proc.User.UID))
 	p.add(opChdir, "/process/cwd", proc.Cwd)
 	if p.last != nil {
 		p.Steps = append(p.Steps, *p.last)
 	}
+	p.schedule(proc)
 	if filter != nil && !proc.NoNewPrivileges {
 		p.Steps = append(p.Steps, *filter)
 	}

@@ -157,7 +157,20 @@ func (s *Step) String() string {
 	case opNoProcess:
 		return "fail: there is no process to start"
 	case opAffinity:
+		if len(s.Nums) > 0 {
+			return "bind to CPUs " + s.Args[0]
+		}
 		return "allow every CPU"
+	case opScheduler:
+		return s.schedText()
+	case opIOPriority:
+		return fmt.Sprintf("set I/O priority %s %d", s.Args[0], s.Nums[0]&(1<<ioprioShift-1))
+	case opMempolicy:
+		return s.memoryText()
+	case opPersona:
+		return "set personality " + s.Args[0]
+	case opLabel:
+		return s.labelText()
 	case opRlimit:
 		return fmt.Sprintf("set %s to %s:%s", s.Args[0], limitText(s.Nums[1]), limitText(s.Nums[2]))
 	case opStdio:

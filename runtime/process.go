@@ -35,22 +35,6 @@ func joinKeyring(name string) error {
 	return nil
 }
 
-// allowEveryCPU undoes the affinity of whoever called husk. The mask is as wide as any
-// kernel's; the cpuset of the cgroup still holds.
-func allowEveryCPU() error {
-	var mask [8192]byte
-	for k := range mask {
-		mask[k] = 0xff
-	}
-	_, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask)))
-	// EINVAL: the cpuset allows none of the CPUs that the thread may use; it then runs
-	// where the cpuset says.
-	if errno != 0 && errno != unix.EINVAL {
-		return os.NewSyscallError("sched_setaffinity", errno)
-	}
-	return nil
-}
-
 // setRlimit sets one limit. The parent has raised the hard limits that needed it, so
 // this only ever lowers, which needs no privilege.
 func setRlimit(s *Step) error {

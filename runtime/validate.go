@@ -213,6 +213,7 @@ func (v *validator) process(p *specs.Process) {
 	if b := p.ConsoleSize; p.Terminal && b != nil && max(b.Height, b.Width) > math.MaxUint16 {
 		v.bad("/process/consoleSize", fmt.Sprintf("is %d lines of %d columns", b.Height, b.Width), "write at most 65535 each")
 	}
+	v.labels(p)
 	if p.Scheduler != nil {
 		v.scheduler(p.Scheduler)
 	}
@@ -220,8 +221,8 @@ func (v *validator) process(p *specs.Process) {
 		v.ioPriority(p.IOPriority)
 	}
 	if p.ExecCPUAffinity != nil {
-		v.cpuList("/process/execCPUAffinity/initial", p.ExecCPUAffinity.Initial)
-		v.cpuList("/process/execCPUAffinity/final", p.ExecCPUAffinity.Final)
+		v.numberList("/process/execCPUAffinity/initial", p.ExecCPUAffinity.Initial)
+		v.numberList("/process/execCPUAffinity/final", p.ExecCPUAffinity.Final)
 	}
 }
 
@@ -334,67 +335,6 @@ func rlimitNames() string {
 	return strings.Join(names, ", ")
 }
 
-// scheduler follows sched_setattr(2).
-func (v *validator) scheduler(s *specs.Scheduler) {
-	const field = "/process/scheduler"
-	oneOf(v, field+"/policy", s.Policy, "a scheduling policy", schedPolicies...)
-	for i, f := range s.Flags {
-		oneOf(v, item(field+"/flags", i), f, "a scheduling flag", schedFlags...)
-	}
-	if s.Nice < -20 || s.Nice > 19 {
-		v.bad(field+"/nice", fmt.Sprintf("is %d", s.Nice), "write a number from -20 to 19")
-	}
-	realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
-	if realtime && (s.Priority < 1 || s.Priority > 99) {
-		v.bad(field+"/priority", fmt.Sprintf("is %d", s.Priority), "write a number from 1 to 99 for "+string(s.Policy))
-	} else if !realtime && s.Priority != 0 {
-		v.bad(field+"/priority", "is for SCHED_FIFO and SCHED_RR only", "remove it or change the policy")
-	}
-	deadline := s.Runtime != 0 || s.Deadline != 0 || s.Period != 0
-	if deadline && s.Policy != specs.SchedDeadline {
-		v.bad(field, "has runtime, deadline or period, which are for SCHED_DEADLINE only", "remove them or change the policy")
-	}
-}
-
-var (
-	schedPolicies = []specs.LinuxSchedulerPolicy{
-		specs.SchedOther, specs.SchedFIFO, specs.SchedRR, specs.SchedBatch, specs.SchedISO, specs.SchedIdle, specs.SchedDeadline,
-	}
-	schedFlags = []specs.LinuxSchedulerFlag{
-		specs.SchedFlagResetOnFork, specs.SchedFlagReclaim, specs.SchedFlagDLOverrun, specs.SchedFlagKeepPolicy,
-		specs.SchedFlagKeepParams, specs.SchedFlagUtilClampMin, specs.SchedFlagUtilClampMax,
-	}
-)
-
-func (v *validator) ioPriority(p *specs.LinuxIOPriority) {
-	oneOf(v, "/process/ioPriority/class", p.Class, "an I/O priority class",
-		specs.IOPRIO_CLASS_RT, specs.IOPRIO_CLASS_BE, specs.IOPRIO_CLASS_IDLE)
-	if p.Priority < 0 || p.Priority > 7 {
-		v.bad("/process/ioPriority/priority", fmt.Sprintf("is %d", p.Priority), "write a number from 0 to 7")
-	}
-}
-
-// cpuList checks the kernel's list format: numbers and ranges between commas.
-func (v *validator) cpuList(field, list string) {
-	if list != "" && !isNumberList(list) {
-		v.bad(field, quote(list)+" is not a list of numbers", "write it as in \"0-3,7\"")
-	}
-}
-
-func isNumberList(list string) bool {
-	for part := range strings.SplitSeq(list, ",") {
-		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
-		low, err := strconv.ParseUint(first, 10, 16)
-		if err != nil {
-			return false
-		}
-		if high, err := strconv.ParseUint(last, 10, 16); isRange && (err != nil || high < low) {
-			return false
-		}
-	}
-	return true
-}
-
 func (v *validator) hooks() {
 	h := hooksOf(v.Spec)
 	v.hookList("/hooks/prestart", h.Prestart)
@@ -454,7 +394,7 @@ func (v *validator) mountMappings(i int, m *specs.Mount) {
 func (v *validator) rest() {
 	l := v.linux
 	if p := l.Personality; p != nil {
-		oneOf(v, "/linux/personality/domain", p.Domain, "a personality", specs.PerLinux, specs.PerLinux32)
+		oneOf(v, "/linux/personality/domain", p.Domain, "a personality", namesOf(domains)...)
 		if len(p.Flags) > 0 {
 			v.bad("/linux/personality/flags", "has flags, of which none are defined", "remove them")
 		}
@@ -484,56 +424,16 @@ func (v *validator) rdt(r *specs.LinuxIntelRdt) {
 	}
 }
 
-// memoryPolicy follows set_mempolicy(2).
-func (v *validator) memoryPolicy(m *specs.LinuxMemoryPolicy) {
-	const field = "/linux/memoryPolicy"
-	oneOf(v, field+"/mode", m.Mode, "a memory policy", memoryModes...)
-	for i, f := range m.Flags {
-		oneOf(v, item(field+"/flags", i), f, "a memory policy flag", memoryFlags...)
-	}
-	v.cpuList(field+"/nodes", m.Nodes)
-	switch m.Mode {
-	case specs.MpolDefault, specs.MpolLocal:
-		if m.Nodes != "" {
-			v.bad(field+"/nodes", "does not go with "+string(m.Mode), "remove it")
-		}
-	case specs.MpolPreferred: // without nodes it is MPOL_LOCAL
-	default:
-		if m.Nodes == "" {
-			v.bad(field+"/nodes", "is missing, which "+string(m.Mode)+" needs", "write it as in \"0-3,7\"")
-		}
-	}
-}
-
-var (
-	memoryModes = []specs.MemoryPolicyModeType{
-		specs.MpolDefault, specs.MpolBind, specs.MpolInterleave, specs.MpolWeightedInterleave,
-		specs.MpolPreferred, specs.MpolPreferredMany, specs.MpolLocal,
-	}
-	memoryFlags = []specs.MemoryPolicyFlagType{specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes}
-)
-
 // unsupported reports what husk does not do yet: no property of the specification may
 // be passed over in silence.
 func (v *validator) unsupported(c *Config) {
-	var p specs.Process
-	if v.Process != nil {
-		p = *v.Process
-	}
 	l := v.linux
 	for _, row := range []struct {
 		field string
 		given bool
 	}{
-		{"/process/apparmorProfile", p.ApparmorProfile != ""},
-		{"/process/execCPUAffinity", p.ExecCPUAffinity != nil},
-		{"/process/ioPriority", p.IOPriority != nil},
-		{"/process/scheduler", p.Scheduler != nil},
-		{"/process/selinuxLabel", p.SelinuxLabel != ""},
-		{"/linux/memoryPolicy", l.MemoryPolicy != nil},
 		{"/linux/mountLabel", l.MountLabel != ""},
 		{"/linux/netDevices", len(l.NetDevices) > 0},
-		{"/linux/personality", l.Personality != nil},
 	} {
 		if row.given {
 			v.bad(row.field, "is not supported by this version", "remove it")

@@ -104,6 +104,14 @@ func TestValid(t *testing.T) {
 		`{"linux":{"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"user","path":"/proc/1/ns/user"}]},"process":{"user":{"uid":70000}}}`,
 		`{"linux":{"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"network","path":"/nowhere"}],"sysctl":{"net.ipv4.ip_forward":"1"}}}`,
 		`{"mounts":[{"destination":"/a","source":"b","options":["rbind"]}]}`,
+		`{"process":{"scheduler":{"policy":"SCHED_BATCH","nice":19,"flags":["SCHED_FLAG_RESET_ON_FORK"]}}}`,
+		`{"process":{"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":7}}}`,
+		`{"process":{"execCPUAffinity":{"initial":"0-3,7","final":"0"}}}`,
+		`{"linux":{"personality":{"domain":"LINUX32"}}}`,
+		`{"linux":{"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0-1,3","flags":["MPOL_F_STATIC_NODES"]}}}`,
+		`{"process":{"scheduler":{"policy":"SCHED_DEADLINE","runtime":1024,"deadline":1024}}}`,
+		`{"linux":{"memoryPolicy":{"mode":"MPOL_PREFERRED_MANY","nodes":"0, 2-3","flags":["MPOL_F_NUMA_BALANCING"]}}}`,
+		`{"process":{"apparmorProfile":"unconfined","selinuxLabel":""}}`,
 	} {
 		if got := messages(Validate(patched(t, patch))); got != "" {
 			t.Errorf("%s\n%s", patch, got)
@@ -239,6 +247,25 @@ func TestMessages(t *testing.T) {
 		{`{"linux":{"timeOffsets":{"monotonic":{"secs":1}},"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"time","path":"/t"}]}}`, `/linux/timeOffsets: cannot change the existing time namespace "/t"; remove it`},
 		{`{"linux":{"timeOffsets":{"realtime":{"secs":1}},"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"time"}]}}`, `/linux/timeOffsets/realtime: is not a clock with an offset; use one of monotonic, boottime`},
 		{`{"linux":{"timeOffsets":{"boottime":{"nanosecs":1000000000}},"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"time"}]}}`, `/linux/timeOffsets/boottime/nanosecs: is 1000000000; write a number up to 999999999`},
+
+		{`{"process":{"scheduler":{"policy":"X","flags":["Y"]}}}`, "/process/scheduler/policy: \"X\" is not a scheduling policy; use one of SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_ISO, SCHED_IDLE, SCHED_DEADLINE\n/process/scheduler/flags/0: \"Y\" is not a scheduling flag; use one of SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN, SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS, SCHED_FLAG_UTIL_CLAMP_MIN, SCHED_FLAG_UTIL_CLAMP_MAX"},
+		{`{"process":{"scheduler":{"policy":"SCHED_OTHER","nice":20}}}`, "/process/scheduler/nice: is 20; write a number from -20 to 19"},
+		{`{"process":{"scheduler":{"policy":"SCHED_OTHER","priority":1}}}`, "/process/scheduler/priority: is for SCHED_FIFO and SCHED_RR only; remove it or change the policy"},
+		{`{"process":{"scheduler":{"policy":"SCHED_RR","priority":100}}}`, "/process/scheduler/priority: is 100; write a number from 1 to 99 for SCHED_RR"},
+		{`{"process":{"scheduler":{"policy":"SCHED_IDLE","period":1}}}`, "/process/scheduler: has runtime, deadline or period, which are for SCHED_DEADLINE only; remove them or change the policy"},
+		{`{"process":{"ioPriority":{"class":"BE","priority":8}}}`, "/process/ioPriority/class: \"BE\" is not an I/O priority class; use one of IOPRIO_CLASS_RT, IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE\n/process/ioPriority/priority: is 8; write a number from 0 to 7"},
+		{`{"process":{"execCPUAffinity":{"initial":"3-0","final":"a"}}}`, "/process/execCPUAffinity/initial: \"3-0\" is not a list of numbers; write it as in \"0-3,7\"\n/process/execCPUAffinity/final: \"a\" is not a list of numbers; write it as in \"0-3,7\""},
+		{`{"linux":{"personality":{"domain":"BSD","flags":["X"]}}}`, "/linux/personality/domain: \"BSD\" is not a personality; use one of LINUX, LINUX32\n/linux/personality/flags: has flags, of which none are defined; remove them"},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_X","nodes":"x","flags":["Y"]}}}`, "/linux/memoryPolicy/mode: \"MPOL_X\" is not a memory policy; use one of MPOL_DEFAULT, MPOL_BIND, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY, MPOL_LOCAL\n/linux/memoryPolicy/flags/0: \"Y\" is not a memory policy flag; use one of MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES\n/linux/memoryPolicy/nodes: \"x\" is not a list of numbers; write it as in \"0-3,7\""},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_LOCAL","nodes":"0"}}}`, "/linux/memoryPolicy/nodes: does not go with MPOL_LOCAL; remove it"},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_INTERLEAVE","nodes":""}}}`, "/linux/memoryPolicy/nodes: is missing, which MPOL_INTERLEAVE needs; write it as in \"0-3,7\""},
+		{`{"process":{"scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3}}}`, `/process/scheduler/runtime: is 1; write at least 1024 nanoseconds`},
+		{`{"process":{"scheduler":{"policy":"SCHED_DEADLINE","runtime":4000,"deadline":3000,"period":2000}}}`, "/process/scheduler/deadline: 3000 is below the runtime 4000; write nanoseconds with runtime ≤ deadline ≤ period\n/process/scheduler/period: 2000 is below the deadline 3000; write nanoseconds with runtime ≤ deadline ≤ period"},
+		{`{"process":{"scheduler":{"policy":"SCHED_ISO"}}}`, `/process/scheduler/policy: SCHED_ISO is not implemented by this kernel; use SCHED_BATCH, or a real-time policy`},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_STATIC_NODES","MPOL_F_RELATIVE_NODES"]}}}`, `/linux/memoryPolicy/flags: has both MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES; keep one of them`},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_PREFERRED","flags":["MPOL_F_RELATIVE_NODES"]}}}`, `/linux/memoryPolicy/flags: says how to read nodes, of which there are none; remove MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES`},
+		{`{"linux":{"memoryPolicy":{"mode":"MPOL_LOCAL","flags":["MPOL_F_NUMA_BALANCING"]}}}`, `/linux/memoryPolicy/flags: has MPOL_F_NUMA_BALANCING, which is for MPOL_BIND and MPOL_PREFERRED_MANY only; remove it or change the mode`},
+		{`{"process":{"apparmorProfile":"a\nb","selinuxLabel":"a\nb"}}`, "/process/apparmorProfile: \"a\\nb\" is not a label; write one line of at most 4091 bytes\n/process/selinuxLabel: \"a\\nb\" is not a label; write one line of at most 4091 bytes"},
 	} {
 		if got := messages(Validate(patched(t, test.patch))); got != test.want {
 			t.Errorf("%s\ngot  %s\nwant %s", test.patch, got, test.want)
@@ -251,26 +278,7 @@ func TestMessages(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	const later = ": is not supported by this version; remove it"
 	for _, test := range []struct{ patch, want string }{
-		{`{"process":{"apparmorProfile":"p"}}`, `/process/apparmorProfile` + later},
-		{`{"process":{"selinuxLabel":"l"}}`, `/process/selinuxLabel` + later},
 		{`{"linux":{"mountLabel":"l"}}`, `/linux/mountLabel` + later},
-
-		{`{"process":{"scheduler":{"policy":"SCHED_BATCH","nice":19,"flags":["SCHED_FLAG_RESET_ON_FORK"]}}}`, `/process/scheduler` + later},
-		{`{"process":{"scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3}}}`, `/process/scheduler` + later},
-		{`{"process":{"scheduler":{"policy":"X","flags":["Y"]}}}`, "/process/scheduler/policy: \"X\" is not a scheduling policy; use one of SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_ISO, SCHED_IDLE, SCHED_DEADLINE\n/process/scheduler/flags/0: \"Y\" is not a scheduling flag; use one of SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN, SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS, SCHED_FLAG_UTIL_CLAMP_MIN, SCHED_FLAG_UTIL_CLAMP_MAX\n/process/scheduler" + later},
-		{`{"process":{"scheduler":{"policy":"SCHED_OTHER","nice":20}}}`, "/process/scheduler/nice: is 20; write a number from -20 to 19\n/process/scheduler" + later},
-		{`{"process":{"scheduler":{"policy":"SCHED_OTHER","priority":1}}}`, "/process/scheduler/priority: is for SCHED_FIFO and SCHED_RR only; remove it or change the policy\n/process/scheduler" + later},
-		{`{"process":{"scheduler":{"policy":"SCHED_RR","priority":100}}}`, "/process/scheduler/priority: is 100; write a number from 1 to 99 for SCHED_RR\n/process/scheduler" + later},
-		{`{"process":{"scheduler":{"policy":"SCHED_IDLE","period":1}}}`, "/process/scheduler: has runtime, deadline or period, which are for SCHED_DEADLINE only; remove them or change the policy\n/process/scheduler" + later},
-
-		{`{"process":{"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":7}}}`, `/process/ioPriority` + later},
-		{`{"process":{"ioPriority":{"class":"BE","priority":8}}}`, "/process/ioPriority/class: \"BE\" is not an I/O priority class; use one of IOPRIO_CLASS_RT, IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE\n/process/ioPriority/priority: is 8; write a number from 0 to 7\n/process/ioPriority" + later},
-
-		{`{"process":{"execCPUAffinity":{"initial":"0-3,7","final":"0"}}}`, `/process/execCPUAffinity` + later},
-		{`{"process":{"execCPUAffinity":{"initial":"3-0","final":"a"}}}`, "/process/execCPUAffinity/initial: \"3-0\" is not a list of numbers; write it as in \"0-3,7\"\n/process/execCPUAffinity/final: \"a\" is not a list of numbers; write it as in \"0-3,7\"\n/process/execCPUAffinity" + later},
-
-		{`{"linux":{"personality":{"domain":"LINUX32"}}}`, `/linux/personality` + later},
-		{`{"linux":{"personality":{"domain":"BSD","flags":["X"]}}}`, "/linux/personality/domain: \"BSD\" is not a personality; use one of LINUX, LINUX32\n/linux/personality/flags: has flags, of which none are defined; remove them\n/linux/personality" + later},
 
 		{`{"linux":{"intelRdt":{"closID":"/","schemata":["L3:0=f"]}}}`, ``},
 		{`{"linux":{"intelRdt":{"closID":"a/../b"}}}`, `/linux/intelRdt/closID: "a/../b" is not the name of a directory; write a name without /, or "/" for the root class`},
@@ -279,11 +287,6 @@ func TestUnsupported(t *testing.T) {
 		{`{"linux":{"intelRdt":{"memBwSchema":"MB:0=f\nMB:0=1"}}}`, `/linux/intelRdt/memBwSchema: "MB:0=f\nMB:0=1" is not one line that begins with MB:; write it as in "MB:0=20;1=70"`},
 		{`{"linux":{"intelRdt":{"memBwSchema":"L3:0=f"}}}`, `/linux/intelRdt/memBwSchema: "L3:0=f" is not one line that begins with MB:; write it as in "MB:0=20;1=70"`},
 		{`{"linux":{"intelRdt":{"schemata":["L3:0=f","","a\nb"]}}}`, "/linux/intelRdt/schemata/1: \"\" is not one line; put each line into an element of its own\n/linux/intelRdt/schemata/2: \"a\\nb\" is not one line; put each line into an element of its own"},
-
-		{`{"linux":{"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0-1,3","flags":["MPOL_F_STATIC_NODES"]}}}`, `/linux/memoryPolicy` + later},
-		{`{"linux":{"memoryPolicy":{"mode":"MPOL_X","nodes":"x","flags":["Y"]}}}`, "/linux/memoryPolicy/mode: \"MPOL_X\" is not a memory policy; use one of MPOL_DEFAULT, MPOL_BIND, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY, MPOL_LOCAL\n/linux/memoryPolicy/flags/0: \"Y\" is not a memory policy flag; use one of MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES\n/linux/memoryPolicy/nodes: \"x\" is not a list of numbers; write it as in \"0-3,7\"\n/linux/memoryPolicy" + later},
-		{`{"linux":{"memoryPolicy":{"mode":"MPOL_LOCAL","nodes":"0"}}}`, "/linux/memoryPolicy/nodes: does not go with MPOL_LOCAL; remove it\n/linux/memoryPolicy" + later},
-		{`{"linux":{"memoryPolicy":{"mode":"MPOL_INTERLEAVE","nodes":""}}}`, "/linux/memoryPolicy/nodes: is missing, which MPOL_INTERLEAVE needs; write it as in \"0-3,7\"\n/linux/memoryPolicy" + later},
 
 		{`{"linux":{"netDevices":{"eth0":{"name":"net%d"}}}}`, `/linux/netDevices` + later},
 		{`{"linux":{"netDevices":{"a/b":{"name":"sixteen-letters."}}}}`, "/linux/netDevices/a~1b: is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices/a~1b/name: \"sixteen-letters.\" is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices" + later},
@@ -438,6 +441,9 @@ func TestFeatures(t *testing.T) {
 		if !slices.Contains(l.Seccomp.KnownFlags, flag) {
 			t.Error(flag)
 		}
+	}
+	if len(l.MemoryPolicy.Modes) != 7 || len(l.MemoryPolicy.Flags) != 3 || !*l.Apparmor.Enabled || !*l.Selinux.Enabled {
+		t.Errorf("%+v", l.MemoryPolicy)
 	}
 	for _, unknown := range []any{l.Apparmor, l.Selinux, l.IntelRdt, l.MemoryPolicy, l.NetDevices, l.Cgroup.Systemd, l.Cgroup.Rdma} {
 		if unknown == nil {

@@ -47,8 +47,8 @@ func execProcessFlags(fs *flag.FlagSet, o *runtime.ExecOptions) {
 	fs.Func("cap", "add `capabilities`, separated by commas; can be repeated", listTo(&o.Caps))
 	short(fs, "c", "cap")
 	fs.BoolVar(&o.NoNewPrivs, "no-new-privs", false, "do not let the process gain privileges by execve")
-	fs.StringVar(&o.ProcessLabel, "process-label", "", "SELinux `label` of the process (not built yet: an error)")
-	fs.StringVar(&o.AppArmor, "apparmor", "", "AppArmor `profile` of the process (not built yet: an error)")
+	fs.StringVar(&o.ProcessLabel, "process-label", "", "SELinux `label` of the process")
+	fs.StringVar(&o.AppArmor, "apparmor", "", "AppArmor `profile` of the process")
 }
 
 // withoutController drops the controllers that may stand before a cgroup, as in

@@ -205,6 +205,64 @@ static void affinity(void)
 	printf("affinity %d\n", CPU_COUNT(&set));
 }
 
+// The structure of sched_getattr(2), for which older headers have none.
+static void scheduling(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+		uint32_t low, high;
+	} a = { 0 };
+	static const char *policies[] = { "OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE" };
+	static const char *classes[] = { "NONE", "RT", "BE", "IDLE" };
+	cpu_set_t set;
+	long io;
+
+	if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) < 0 || a.policy > 6)
+		printf("sched !%s\n", outcome(-1));
+	else
+		printf("sched %s flags=%#llx nice=%d priority=%u runtime=%llu deadline=%llu period=%llu\n",
+		       policies[a.policy], (unsigned long long)a.flags, a.nice, a.priority,
+		       a.policy == 6 ? (unsigned long long)a.runtime : 0, (unsigned long long)a.deadline,
+		       (unsigned long long)a.period);
+	io = syscall(SYS_ioprio_get, 1, 0);
+	printf("ioprio %s %ld\n", io < 0 ? outcome(-1) : classes[io >> 13 & 3], io & 7);
+	sched_getaffinity(0, sizeof set, &set);
+	printf("cpulist");
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &set))
+			printf(" %d", i);
+	puts("");
+}
+
+static void memory(void)
+{
+	unsigned long nodes[64] = { 0 };
+	int mode = 0;
+	long result = syscall(SYS_get_mempolicy, &mode, nodes, sizeof nodes * 8, 0, 0);
+
+	if (result < 0) {
+		printf("mempolicy !%s\n", outcome(-1));
+		return;
+	}
+	printf("mempolicy %d flags=%#x nodes=", mode & 0xff, mode & ~0xff);
+	for (int i = 0; i < 4096; i++)
+		if (nodes[i / 64] >> i % 64 & 1)
+			printf("%d ", i);
+	puts("");
+}
+
+// A security module's word: what this process is, and what its next execve will make it.
+static void security(void)
+{
+	file("attr.current", "/proc/self/attr/current");
+	file("attr.exec", "/proc/self/attr/exec");
+	file("attr.apparmor", "/proc/self/attr/apparmor/current");
+}
+
 static void signals(void)
 {
 	sigset_t blocked;
@@ -350,6 +408,9 @@ static const struct {
 	{ "rlimits", rlimits },
 	{ "process", process },
 	{ "affinity", affinity },
+	{ "scheduling", scheduling },
+	{ "memory", memory },
+	{ "security", security },
 	{ "signals", signals },
 	{ "namespaces", namespaces },
 	{ "env", environment },
