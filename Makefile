@@ -14,6 +14,7 @@ VERSION ?= 0.1.0-dev
 COMMIT  ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 BIN     := $(CURDIR)/.cache/bin
 HELPER  := cmd/husk/seccomp-compiler
+LINKER  := cmd/husk/network-helper
 X       := github.com/huskrun/husk/cmd/husk
 
 # Make before 4.3 takes a bare one for a comment.
@@ -41,7 +42,7 @@ build: ## build ./husk: one static program (PIE=1: position-independent)
 
 # The go command knows best what is up to date.
 .PHONY: husk
-husk: $(HELPER)
+husk: $(HELPER) $(LINKER)
 	$(BUILD) -trimpath -ldflags "$(LDFLAGS) $(LDPIE)" -o $@ ./cmd/husk
 
 # The seccomp compiler is a C program (libseccomp); it travels inside husk. Its
@@ -51,6 +52,12 @@ husk: $(HELPER)
 $(HELPER):
 	CGO_ENABLED=1 CGO_CPPFLAGS=-DHUSK_LIBSECCOMP=$(LIBSECCOMP) $(GO) build -trimpath -tags netgo,osusergo \
 	  -ldflags '-s -w -linkmode external -extldflags "-static -Wl,--build-id=none"' -o $@ ./seccomp/compiler
+
+# What changes network links is one too: package net, which it needs, would cost every
+# start of husk.
+.PHONY: $(LINKER)
+$(LINKER):
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./namespaces/linker
 
 .PHONY: run
 run: ## install what is missing, build, and run a container
@@ -77,7 +84,7 @@ test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, R
 	@.ci/test.sh vm
 
 .PHONY: lint
-lint: $(HELPER) ## formatting, vet, staticcheck, scripts, dependency rules
+lint: $(HELPER) $(LINKER) ## formatting, vet, staticcheck, scripts, dependency rules
 	@.ci/lint.sh
 
 .PHONY: fuzz
@@ -106,4 +113,4 @@ install: ## install husk and its completions below PREFIX (/usr/local)
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf husk $(HELPER) .cache
+	rm -rf husk $(HELPER) $(LINKER) .cache

@@ -41,6 +41,7 @@ missing() {
 				have $tool || echo $tool
 			done
 			have unshare || echo util-linux
+			have ip || echo ip
 			;;
 		vm)
 			for tool in qemu-system-x86_64 mmdebstrap mke2fs modprobe xz zstd; do
@@ -67,6 +68,8 @@ packages() {
 		apt-get:busybox | apk:busybox) echo busybox-static ;;
 		apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
 		dnf:qemu-system-x86_64) echo qemu-system-x86-core ;;
+		apt-get:ip | apk:ip | pacman:ip) echo iproute2 ;;
+		dnf:ip) echo iproute ;;
 		*:mke2fs) echo e2fsprogs ;;
 		*:modprobe) echo kmod ;;
 		apt-get:xz) echo xz-utils ;;

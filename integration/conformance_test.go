@@ -16,7 +16,7 @@ import (
 // and those of other platforms.
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
-	"/linux/mountLabel", "/linux/netDevices",
+	"/linux/mountLabel",
 	"/process/commandLine", "/process/user/username",
 }
 

@@ -127,6 +127,8 @@ var scriptCommands = map[string]func(ts *script, neg bool, args []string){
 	"signal":   cmdSignal,
 	"same":     cmdSame,
 	"resctrl":  cmdResctrl,
+	"waitlink": cmdWaitlink,
+	"sameip":   cmdSameIP,
 }
 
 // cmdBundle makes $BUNDLE: bundle [-owner UID] [-spec].
@@ -433,5 +435,37 @@ func cmdSignal(ts *script, neg bool, args []string) {
 func cmdSame(ts *script, neg bool, args []string) {
 	if (args[0] == args[1]) == neg {
 		ts.Fatalf("%q and %q", args[0], args[1])
+	}
+}
+
+// cmdWaitlink waits until links are gone: waitlink gone NAME... The kernel takes its time
+// to end a network namespace.
+func cmdWaitlink(ts *script, neg bool, args []string) {
+	deadline := time.Now().Add(patience(5 * time.Second))
+	for _, name := range args[1:] {
+		for slices.Contains(linkNames(), name) {
+			if time.Now().After(deadline) {
+				ts.Fatalf("link %s is still there", name)
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
+	}
+}
+
+// cmdSameIP compares two outputs of ip addr, without what changes by itself: link-local
+// addresses come when the kernel has made sure of them, and a link is up when its other
+// end has noticed.
+func cmdSameIP(ts *script, neg bool, args []string) {
+	clean := func(file string) string {
+		text := regexp.MustCompile(`(?m)^ *inet6 fe80:.*\n.*\n`).ReplaceAllString(ts.ReadFile(file), "")
+		return regexp.MustCompile(`<.*>|state \w+`).ReplaceAllStringFunc(text, func(s string) string {
+			if strings.Contains(s, ",UP") {
+				return "<UP>"
+			}
+			return ""
+		})
+	}
+	if a, b := clean(args[0]), clean(args[1]); a != b {
+		ts.Fatalf("now\n%s\nwas\n%s", a, b)
 	}
 }

@@ -3,6 +3,8 @@ package namespaces
 import (
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -122,16 +124,32 @@ func sealCopy() (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Close(exe)
+	return sealedMemory("husk", func(memory int) error { return copyAll(memory, exe) })
+}
+
+// sealedProgram returns a copy of a program in memory that nothing can write to.
+func sealedProgram(name string, program io.ReaderAt) (*os.File, error) {
+	return sealedMemory(name, func(memory int) error {
+		_, err := io.Copy(fdWriter(memory), io.NewSectionReader(program, 0, math.MaxInt64))
+		return err
+	})
+}
+
+// sealedMemory makes an executable memory file, has it filled, and seals it.
+func sealedMemory(name string, fill func(memory int) error) (*os.File, error) {
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	memory, err := unix.MemfdCreate("husk", flags|unix.MFD_EXEC)
+	memory, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)
 	if err == unix.EINVAL { // before Linux 6.3 all are executable
-		memory, err = unix.MemfdCreate("husk", flags)
+		memory, err = unix.MemfdCreate(name, flags)
+	}
+	if err == unix.EACCES {
+		return nil, fmt.Errorf("memfd_create: %w (the sysctl vm.memfd_noexec forbids programs in memory files)", err)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	defer unix.Close(memory)
-	if err := copyAll(memory, exe); err != nil {
+	if err := fill(memory); err != nil {
 		return nil, err
 	}
 	if err := addSeals(memory); err != nil {
@@ -142,7 +160,19 @@ func sealCopy() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "memfd:husk"), nil
+	return os.NewFile(uintptr(fd), "memfd:"+name), nil
+}
+
+// fdWriter writes to a descriptor.
+type fdWriter int
+
+func (w fdWriter) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = retry(func() (int, error) { return unix.Write(int(w), b[n:]) })
+		n += max(m, 0)
+	}
+	return n, os.NewSyscallError("write", err)
 }
 
 // openRead is os.Open without Go's poller, which costs three system calls more.

@@ -40,7 +40,11 @@ func (c *creation) spawn() (err error) {
 		if err != nil {
 			return at(j.Field, j.Path, err)
 		}
-		defer f.Close()
+		if j.Type == specs.NetworkNamespace && c.netns == nil {
+			c.netns = f // the devices go there, once the init is on its way
+		} else {
+			defer f.Close()
+		}
 		s.Join = append(s.Join, namespaces.Join{Flag: namespaceFlag(j.Type), FD: int(f.Fd())})
 	}
 	root, err := c.rootMount()
@@ -128,6 +132,9 @@ func (c *creation) prepare() error {
 		return err
 	}
 	if err := c.recordInit(c.proc.PID); err != nil {
+		return err
+	}
+	if err := c.moveLinks(); err != nil {
 		return err
 	}
 	if err := c.keep(); err != nil {
@@ -233,6 +240,9 @@ func (c *creation) awaitReady() error {
 		}
 		switch kind {
 		case msgHooks:
+			if err := c.awaitLinks(); err != nil {
+				return err
+			}
 			if err := c.runtimeHooks(); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -25,6 +26,7 @@ import (
 type Runtime struct {
 	Root    string           // directory of the containers' state, made if missing (0700)
 	Seccomp seccomp.Compiler // compiles filters that are not in the cache; nil: a profile is an error
+	Links   io.ReaderAt      // the program of namespaces.Links; nil: moving network devices is an error
 	Log     *slog.Logger     // warnings; nil: discarded
 	Cgroups CgroupManager    // who makes the cgroups of new containers; "": Cgroupfs
 	// UnitProperties are the properties of their systemd unit that containers may set by
@@ -54,6 +56,7 @@ func (r *Runtime) Create(id, bundle string, o CreateOptions) error {
 	c, err := r.create(id, bundle, o, false)
 	if err == nil {
 		err = c.finish(goPark)
+		c.keepLinks()
 		c.close()
 	}
 	return wrap("create", id, err)
@@ -73,8 +76,10 @@ type creation struct {
 	extra   []systemd.Property // of its unit, from annotations
 	conn    *namespaces.Conn
 	proc    *namespaces.Process
-	apart   bool   // the init enters its cgroup when it is READY
-	end     ending // of the init, once reaped
+	links   *namespaces.Links // changes network links, if there are any to change
+	netns   *os.File          // the network namespace that is joined, for them
+	apart   bool              // the init enters its cgroup when it is READY
+	end     ending            // of the init, once reaped
 }
 
 // create does everything up to READY. On error nothing is left.
@@ -90,6 +95,9 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 		return nil, err
 	}
 	if err = c.compile(id); err == nil {
+		err = c.checkLinks()
+	}
+	if err == nil {
 		c.entry, err = r.claim(id)
 	}
 	if err != nil {
@@ -225,6 +233,9 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.intend(); err != nil {
 		return err
 	}
+	if err = c.startLinks(); err != nil {
+		return err
+	}
 	if err = c.makeGroup(); err != nil {
 		return err
 	}
@@ -307,6 +318,7 @@ func (c *creation) commit(mode byte) error {
 
 // undo tears down whatever was made so far.
 func (c *creation) undo() {
+	c.returnLinks()
 	if c.proc != nil {
 		_ = unix.PidfdSendSignal(int(c.proc.FD.Fd()), unix.SIGKILL, nil, 0)
 		c.reap()
@@ -334,6 +346,10 @@ func (c *creation) close() {
 	}
 	if c.group != nil {
 		c.group.Close()
+	}
+	if c.netns != nil {
+		_ = c.netns.Close()
+		c.netns = nil
 	}
 	c.manager.Close()
 	c.rdt.Close()

@@ -38,7 +38,7 @@ func SupportedFeatures() *features.Features {
 			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: words(namesOf(memoryModes)), Flags: words(namesOf(memoryFlags))},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
-			NetDevices:      &features.NetDevices{Enabled: &no},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
 		Annotations: map[string]string{},
 		// With the operator's leave: see Runtime.UnitProperties.

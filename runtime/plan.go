@@ -25,7 +25,7 @@ const (
 	opDomainname               // Args: name
 	opKeyring                  // Args: name of the session keyring
 	opSession                  // Nums: height and width of the terminal, 0: leave them
-	opOutside                  // let the parent run prestart and createRuntime hooks
+	opOutside                  // let the parent finish with network devices, and run prestart and createRuntime hooks
 	opHook                     // Args: state, path, args…, env…; Nums: timeout in seconds, len(args)
 	opSysctl                   // Args: key, value
 	opCwd                      // Args: directory, created if missing
@@ -70,16 +70,18 @@ type Step struct {
 // Plan is everything that create does for a bundle, compiled from its config without
 // touching anything: what the parent prepares, and the steps the init runs in order.
 type Plan struct {
-	Spawn    namespaces.Config // what to create; Joined holds the paths to join
-	Joined   []Joined
-	Cgroup   string        // path below the cgroup2 mount
-	Unit     *systemd.Unit // that will have the cgroup, whose path systemd knows
-	Groups   []string
-	Limits   []cgroups.Limit
-	Devices  cgroups.Program
-	Rdt      *specs.LinuxIntelRdt
-	Steps    []Step
-	Warnings []string
+	Spawn   namespaces.Config // what to create; Joined holds the paths to join
+	Joined  []Joined
+	Cgroup  string        // path below the cgroup2 mount
+	Unit    *systemd.Unit // that will have the cgroup, whose path systemd knows
+	Groups  []string
+	Limits  []cgroups.Limit
+	Devices cgroups.Program
+	Rdt     *specs.LinuxIntelRdt
+	// NetDevices come from the network namespace of whoever calls husk.
+	NetDevices []namespaces.Device
+	Steps      []Step
+	Warnings   []string
 
 	config  *Config
 	outside int   // hooks that the parent runs during create
@@ -140,6 +142,7 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	p, linux := &Plan{config: c}, c.Spec.Linux
 	p.Rdt = linux.IntelRdt
 	p.namespaces(linux)
+	p.netDevices()
 	if err := p.cgroup(linux, id, o); err != nil {
 		return nil, err
 	}
@@ -297,6 +300,8 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 	hooks := hooksOf(spec)
 	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
 		p.add(opOutside, "/hooks")
+	} else if len(p.NetDevices) > 0 {
+		p.add(opOutside, netDevicesField)
 	}
 	p.hooks("createContainer", hooks.CreateContainer, specs.StateCreating, id)
 }

@@ -72,6 +72,9 @@ func (p *Plan) hostLines() []Line {
 	if r := p.Rdt; r != nil {
 		add("/linux/intelRdt", "%s", rdtText(r))
 	}
+	for _, d := range p.NetDevices {
+		add(pointer(netDevicesField, d.Host), "move network device %s there as %s", d.Host, d.Name)
+	}
 	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {
 		add("/process/oomScoreAdj", "set oom_score_adj %d", *proc.OOMScoreAdj)
 	}
@@ -141,6 +144,9 @@ func (s *Step) String() string {
 		}
 		return "start a new session with the container's terminal"
 	case opOutside:
+		if s.Field == netDevicesField {
+			return "wait for the network devices"
+		}
 		return "run prestart and createRuntime hooks in the runtime's namespaces"
 	case opHook:
 		return "run hook " + s.Args[1]

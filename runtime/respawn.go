@@ -36,6 +36,11 @@ func (c *creation) stillborn(err error) bool {
 
 // bootPlaced boots once more, with an init that is born in our cgroup and moved.
 func (c *creation) bootPlaced(start bool) error {
+	if c.links != nil {
+		if err := c.links.Back(); err != nil {
+			return at(netDevicesField, "", err)
+		}
+	}
 	if c.proc != nil {
 		_ = c.conn.Close()
 		_ = c.proc.FD.Close()

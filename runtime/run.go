@@ -61,6 +61,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 		c.undo()
 		return -1, err
 	}
+	c.keepLinks()
 	rep.begin(c.rec, c.group)
 	if err := r.poststart(c.entry, c.rec); err != nil {
 		return -1, err

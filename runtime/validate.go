@@ -433,7 +433,6 @@ func (v *validator) unsupported(c *Config) {
 		given bool
 	}{
 		{"/linux/mountLabel", l.MountLabel != ""},
-		{"/linux/netDevices", len(l.NetDevices) > 0},
 	} {
 		if row.given {
 			v.bad(row.field, "is not supported by this version", "remove it")

@@ -361,22 +361,36 @@ func (v *validator) timeOffsets() {
 
 // netDevices checks the names that devices get in the container's network namespace.
 func (v *validator) netDevices() {
-	const field = "/linux/netDevices"
 	if len(v.linux.NetDevices) > 0 && !v.separate(specs.NetworkNamespace) {
-		v.bad(field, "needs a network namespace of its own", "add {\"type\": \"network\"} to /linux/namespaces")
+		v.bad(netDevicesField, "needs a network namespace of its own", "add {\"type\": \"network\"} to /linux/namespaces")
 	}
+	names := map[string]string{}
 	for _, host := range sorted(v.linux.NetDevices) {
-		name := v.linux.NetDevices[host].Name
-		if !isDeviceName(host) {
-			v.bad(pointer(field, host), "is not the name of a network device", "write up to 15 characters without / and spaces")
+		at, name := pointer(netDevicesField, host), v.linux.NetDevices[host].Name
+		if !isDeviceName(host) || strings.Contains(host, "%") {
+			v.bad(at, "is not the name of a network device", "write up to 15 characters without / and spaces")
 		}
-		if name != "" && !isDeviceName(name) {
-			v.bad(pointer(field, host, "name"), quote(name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
+		switch {
+		case name == "":
+			name = host
+		case !isDeviceName(name):
+			v.bad(at+"/name", quote(name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
+		case strings.Contains(name, "%") && !isTemplate(name):
+			v.bad(at+"/name", quote(name)+" has a % that is not a template's", "write %d, once, where the kernel shall put a number")
 		}
+		if other, taken := names[name]; taken && !isTemplate(name) {
+			v.bad(at+"/name", quote(name)+" is already given by "+other, "give each device its own name, or one with %d")
+		}
+		names[name] = at
 	}
 }
 
 // isDeviceName is the kernel's dev_valid_name.
 func isDeviceName(s string) bool {
-	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r")
+	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")
+}
+
+// isTemplate: the kernel puts the lowest free number in place of a %d.
+func isTemplate(s string) bool {
+	return strings.Count(s, "%") == 1 && strings.Contains(s, "%d")
 }

@@ -288,9 +288,11 @@ func TestUnsupported(t *testing.T) {
 		{`{"linux":{"intelRdt":{"memBwSchema":"L3:0=f"}}}`, `/linux/intelRdt/memBwSchema: "L3:0=f" is not one line that begins with MB:; write it as in "MB:0=20;1=70"`},
 		{`{"linux":{"intelRdt":{"schemata":["L3:0=f","","a\nb"]}}}`, "/linux/intelRdt/schemata/1: \"\" is not one line; put each line into an element of its own\n/linux/intelRdt/schemata/2: \"a\\nb\" is not one line; put each line into an element of its own"},
 
-		{`{"linux":{"netDevices":{"eth0":{"name":"net%d"}}}}`, `/linux/netDevices` + later},
-		{`{"linux":{"netDevices":{"a/b":{"name":"sixteen-letters."}}}}`, "/linux/netDevices/a~1b: is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices/a~1b/name: \"sixteen-letters.\" is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices" + later},
-		{`{"linux":{"netDevices":{"eth0":{}},"namespaces":[{"type":"mount"},{"type":"uts"}]}}`, "/linux/netDevices: needs a network namespace of its own; add {\"type\": \"network\"} to /linux/namespaces\n/linux/netDevices" + later},
+		{`{"linux":{"netDevices":{"eth0":{"name":"net%d"},"eth1":{"name":"net%d"},"eth2":{}}}}`, ``},
+		{`{"linux":{"netDevices":{"a/b":{"name":"sixteen-letters."}}}}`, "/linux/netDevices/a~1b: is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices/a~1b/name: \"sixteen-letters.\" is not the name of a network device; write up to 15 characters without / and spaces"},
+		{`{"linux":{"netDevices":{"a%d":{"name":"b"},"c":{"name":"d%s"},"e":{"name":"%d%d"}}}}`, "/linux/netDevices/a%d: is not the name of a network device; write up to 15 characters without / and spaces\n/linux/netDevices/c/name: \"d%s\" has a % that is not a template's; write %d, once, where the kernel shall put a number\n/linux/netDevices/e/name: \"%d%d\" has a % that is not a template's; write %d, once, where the kernel shall put a number"},
+		{`{"linux":{"netDevices":{"a":{"name":"c"},"b":{"name":"c"},"c":{}}}}`, "/linux/netDevices/b/name: \"c\" is already given by /linux/netDevices/a; give each device its own name, or one with %d\n/linux/netDevices/c/name: \"c\" is already given by /linux/netDevices/b; give each device its own name, or one with %d"},
+		{`{"linux":{"netDevices":{"eth0":{}},"namespaces":[{"type":"mount"},{"type":"uts"}]}}`, "/linux/netDevices: needs a network namespace of its own; add {\"type\": \"network\"} to /linux/namespaces"},
 	} {
 		if got := messages(Validate(patched(t, test.patch))); got != test.want {
 			t.Errorf("%s\ngot  %s\nwant %s", test.patch, got, test.want)

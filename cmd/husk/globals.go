@@ -70,7 +70,7 @@ func (a *app) runtime() *runtime.Runtime {
 		root = defaultRoot()
 	}
 	return &runtime.Runtime{
-		Root: root, Seccomp: seccompCompiler(), Log: slog.New(warner{a.stderr}),
+		Root: root, Seccomp: seccompCompiler(), Links: helper("network-helper"), Log: slog.New(warner{a.stderr}),
 		Cgroups: runtime.CgroupManager(a.cgroups), UnitProperties: strings.Split(a.properties, ","),
 	}
 }

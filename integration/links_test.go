@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func ip(t *testing.T, words string) string {
+	t.Helper()
+	out, err := exec.Command("ip", strings.Fields(words)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", words, err, out)
+	}
+	return string(out)
+}
+
+// netDevice is one to move, v0, whose other end is p0, and what it looks like.
+type netDevice struct {
+	t     *testing.T
+	shown string
+}
+
+func newNetDevice(t *testing.T) *netDevice {
+	t.Helper()
+	d := &netDevice{t: t}
+	ip(t, "link add v0 type veth peer name p0")
+	ip(t, "addr add 10.0.0.2/24 dev v0")
+	ip(t, "addr add fd00::2/64 dev v0 nodad")
+	d.shown = d.show()
+	return d
+}
+
+// show is empty while the device is away. The kernel says what it makes of an address a
+// moment later.
+func (d *netDevice) show() string {
+	out, _ := exec.Command("ip", "-o", "addr", "show", "v0").Output()
+	return strings.Join(slices.DeleteFunc(strings.Fields(string(out)), func(s string) bool { return s == "tentative" }), " ")
+}
+
+// settle waits until the device is back as it was, or gone for good: its network
+// namespace has ended, and the other end went with it.
+func (d *netDevice) settle() (back bool) {
+	d.t.Helper()
+	for end := time.Now().Add(patience(5 * time.Second)); ; time.Sleep(time.Millisecond) {
+		switch {
+		case d.show() == d.shown:
+			return true
+		case !slices.Contains(linkNames(), "p0"):
+			return false
+		case time.Now().After(end):
+			d.t.Fatalf("the device is neither back nor gone: %v", linkNames())
+		}
+	}
+}
+
+// A create with network devices that is killed at any system call: the device is back,
+// with its name and addresses, without anybody's help, unless the container was created.
+func TestKillSweepNetDevices(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("needs ip, of the package iproute2")
+	}
+	box(t, func(t *testing.T) {
+		b := newBundle(t, func(s *specs.Spec) {
+			probeArgs("hold")(s)
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"v0": {Name: "eth0"}}
+		})
+		d := newNetDevice(t)
+		total := b.calls(0, parent, "create", "c1")
+		b.must("delete", "-f", "c1")
+		if d.settle() {
+			t.Fatal("delete moved the device back")
+		}
+		d = newNetDevice(t)
+		killed := 0
+		tried := sweep(t, total, func(n int) bool {
+			r := b.traced(0, parent, []string{"kill", itoa(n)}, "create", "c1")
+			s, ok := b.state("c1")
+			created := ok && s.Status == specs.StateCreated
+			if r.code != 0 {
+				killed++
+			}
+			if !created && !d.settle() {
+				t.Errorf("killed at system call %d of %d: the device is gone", n, total)
+			}
+			b.must("delete", "-f", "c1")
+			if !d.settle() {
+				d = newNetDevice(t)
+			}
+			return created || !t.Failed()
+		})
+		t.Logf("%d of %d system calls tried, %d killed it", tried, total, killed)
+		if killed < tried/2 {
+			t.Error("too few tries disturbed it")
+		}
+		ip(t, "link del v0")
+	})
+}
