@@ -71,6 +71,9 @@ func scriptCondition(cond string) (bool, error) {
 		return slices.Contains(strings.Fields(string(data)), arg), err
 	case "capable": // some machines' root lacks capabilities
 		return capable(arg), nil
+	case "mounted":
+		data, err := os.ReadFile("/proc/self/mounts")
+		return strings.Contains(string(data), " "+arg+" "), err
 	case "kernel": // at least this one
 		return kernelIs(arg), nil
 	case "lsm": // a security module that is on

@@ -597,7 +597,7 @@ func TestHome(t *testing.T) {
 func TestCgroupFallback(t *testing.T) {
 	// A user namespace without a cgroup namespace may not mount cgroup2.
 	b := newBundle(t).userns()
-	b.opts.CgroupNS, b.opts.Privileged = false, false
+	b.opts.Shared, b.opts.Privileged = []specs.LinuxNamespace{{Type: "cgroup"}}, false
 	b.attr.Cloneflags &^= unix.CLONE_NEWCGROUP
 	b.open()
 	own := "/sys/fs/cgroup/husk-rootfs-test"
@@ -616,7 +616,7 @@ func TestCgroupFallback(t *testing.T) {
 // of the whole hierarchy; it has to be the host's own mount.
 func TestHostCgroup(t *testing.T) {
 	b := newBundle(t)
-	b.opts.CgroupNS = false
+	b.opts.Shared = []specs.LinuxNamespace{{Type: "cgroup"}}
 	b.attr.Cloneflags &^= unix.CLONE_NEWCGROUP
 	table, err := os.ReadFile(self)
 	must(t, err)
@@ -632,7 +632,7 @@ func TestHostCgroup(t *testing.T) {
 
 func TestHostNamespacesFallback(t *testing.T) {
 	b := newBundle(t).userns()
-	b.opts.NetNS, b.opts.PidNS = false, false
+	b.opts.Shared = []specs.LinuxNamespace{{Type: "network"}, {Type: "pid"}}
 	b.attr.Cloneflags &^= unix.CLONE_NEWNET | unix.CLONE_NEWPID
 	spec := standard()
 	spec.Mounts = spec.Mounts[:6]

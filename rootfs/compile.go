@@ -16,13 +16,16 @@ type Options struct {
 	Bundle     string // absolute; relative sources and root.path start here
 	Mounts     bool   // the container gets a mount namespace of its own
 	UserNS     bool   // it lives in a user namespace, new or joined
-	CgroupNS   bool   // it has a cgroup namespace of its own
-	NetNS      bool   // it has a network namespace of its own
-	PidNS      bool   // it has a PID namespace of its own
 	NoPivot    bool   // do without pivot_root(2), as on an initramfs
 	Privileged bool   // the parent may open_tree(2): it opens the host's side
 	Entered    bool   // the child is born with the container's root as "/"
 	Cgroup     string // host path of the container's cgroup directory, if known
+	Guest      bool   // that is the caller's, in which the container may not write
+
+	// Shared are the namespaces that are not the container's own: joined by their
+	// path, or without one the caller's. One that is joined but owned by its user
+	// namespace counts as its own.
+	Shared []specs.LinuxNamespace
 }
 
 // Compile turns the mounts, devices, masks and propagation of a configuration
@@ -309,14 +312,12 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 		c.fail(s.Field+"/options", "", "a mount of type bind needs the option bind or rbind")
 	case "proc":
 		s.Flags |= FlagReal
-		if c.UserNS && !c.PidNS {
-			s.Flags |= FlagHost
-		}
+		c.instance(s, specs.PIDNamespace)
 	case "sysfs":
 		s.Flags |= FlagReal
-		if c.UserNS && !c.NetNS {
-			s.Flags |= FlagHost
-		}
+		c.instance(s, specs.NetworkNamespace)
+	case "mqueue":
+		c.instance(s, specs.IPCNamespace)
 	case "cgroup", "cgroup2":
 		c.cgroup(s)
 	case "tmpfs":
@@ -344,18 +345,59 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 	}
 }
 
-// cgroup mounts the unified hierarchy. Without a cgroup namespace of its own,
-// a user namespace is not allowed to, and gets a bind mount of its cgroup. Root
-// is allowed to, but then a new mount would set the options of the hierarchy
-// itself: the host would lose its nsdelegate and memory_recursiveprot.
+// shared tells whether a namespace is not new, and the path by which it is joined.
+func (c *compiler) shared(kind specs.LinuxNamespaceType) (path string, shared bool) {
+	for _, n := range c.Shared {
+		if n.Type == kind {
+			return n.Path, true
+		}
+	}
+	return "", false
+}
+
+// instance has a filesystem that shows a namespace mounted by somebody who may: of a
+// namespace that it does not own, a user namespace may not. So the parent does, in
+// there. Where that may not either, the host's mount must do.
+func (c *compiler) instance(s *Step, kind specs.LinuxNamespaceType) {
+	where, shared := c.shared(kind)
+	if !shared {
+		return
+	}
+	if where == "" {
+		s.Flags |= FlagHost
+	}
+	if !c.UserNS || !c.Privileged {
+		return
+	}
+	s.FD = true
+	switch {
+	case where == "":
+	case kind == specs.PIDNamespace: // entered by no thread, but named by an option since Linux 6.17
+		s.Data = append(s.Data, "pidns="+where)
+	default:
+		s.Within = specs.LinuxNamespace{Type: kind, Path: where}
+	}
+}
+
+// cgroup mounts the unified hierarchy. Without a cgroup namespace that it owns, a
+// user namespace is not allowed to, and gets a bind mount of its cgroup. Root is
+// allowed to, but in the host's cgroup namespace a new mount would set the options
+// of the hierarchy itself: the host would lose its nsdelegate and
+// memory_recursiveprot.
 func (c *compiler) cgroup(s *Step) {
 	s.Type, s.Source = "cgroup2", "cgroup"
+	where, shared := c.shared(specs.CgroupNamespace)
 	switch {
-	case c.CgroupNS:
+	case !shared:
+	case where != "" && (!c.UserNS || c.Privileged):
+		c.instance(s, specs.CgroupNamespace)
 	case !c.UserNS:
 		s.Flags |= FlagHostCgroup
 	case c.Cgroup != "":
 		s.Source, s.Flags = c.Cgroup, s.Flags|FlagCgroup
+		if c.Guest {
+			s.Set, s.Clr = change(s.Set, s.Clr, attrRO, 0)
+		}
 	}
 }
 

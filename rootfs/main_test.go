@@ -141,7 +141,7 @@ func newBundle(t testing.TB) *bundle {
 	needRoot(t)
 	b := &bundle{
 		t: t, dir: t.TempDir(),
-		opts: Options{Mounts: true, Privileged: true, PidNS: true, NetNS: true, CgroupNS: true},
+		opts: Options{Mounts: true, Privileged: true},
 		attr: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
 			Pdeathsig:  unix.SIGKILL,

@@ -298,17 +298,29 @@ func (s *Step) filesystem(data []string) (int, error) {
 func (s *Step) fallback(err error) (int, error) {
 	switch {
 	case s.has(FlagCgroup):
-		return s.bindHost(s.Source, FlagBind)
+		fd, err := s.bindHost(s.Source, FlagBind)
+		if errors.Is(err, unix.ENOENT) { // the caller's, which it does not see itself
+			return newEmpty()
+		}
+		return fd, err
 	case s.has(FlagHost) && s.Type == "proc":
 		return s.bindHost("/proc", FlagBind|FlagRec)
 	case s.has(FlagHost) && s.Type == "sysfs":
 		return s.bindHost("/sys", FlagBind|FlagRec)
+	case s.has(FlagHost) && s.Type == "mqueue":
+		if fd, herr := s.bindHost("/dev/mqueue", FlagBind); herr == nil {
+			return fd, nil // unless the host has none
+		}
 	}
 	return -1, err
 }
 
+// bindHost binds something of the host in the place of a filesystem. What the host has
+// mounted below cannot be left behind by a user namespace; what the options forbid, they
+// forbid there too: a cgroup2 below /sys is the caller's to write.
 func (s *Step) bindHost(source string, flags uint64) (int, error) {
-	b := Step{Op: OpMount, Source: source, Flags: flags, Set: s.Set, Clr: s.Clr, RSet: s.RSet, RClr: s.RClr}
+	b := Step{Op: OpMount, Source: source, Flags: flags, Set: s.Set, Clr: s.Clr}
+	b.RSet, b.RClr = change(s.RSet, s.RClr, s.Set&(attrRO|attrNosuid|attrNodev|attrNoexec), 0)
 	return b.Open(-1)
 }
 

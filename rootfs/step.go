@@ -42,7 +42,7 @@ const (
 	FlagSeal                          // read-only is left to a later OpSeal
 	FlagUserNS                        // runs inside a user namespace
 	FlagCgroup                        // if not permitted: bind Source, the container's cgroup
-	FlagHost                          // if not permitted: bind the host's /proc or /sys
+	FlagHost                          // if not permitted: bind the host's /proc, /sys or /dev/mqueue
 	FlagHostCgroup                    // bind the host's cgroup2, do not mount it anew
 	FlagEntered                       // Spawn has made the container's root "/" already
 	FlagIDMap                         // id-mapped, as IDMap says
@@ -71,7 +71,10 @@ type Step struct {
 
 	FD bool // the parent opens it (Open) and sends the descriptor along
 
-	IDMap *IDMap // mapping of an id-mapped mount, for Open alone; nil otherwise
+	// What follows only concerns Open, and does not travel to the child.
+
+	IDMap  *IDMap               // mapping of an id-mapped mount, else nil
+	Within specs.LinuxNamespace // to be called in this namespace, if it has a path
 }
 
 // IDMap says how an id-mapped mount shows the ids of its files: as the initial
@@ -173,6 +176,9 @@ func (s *Step) options() string {
 		if s.has(f.flag) {
 			words = append(words, f.name)
 		}
+	}
+	if n := s.Within; n.Path != "" {
+		words = append(words, "of the "+string(n.Type)+" namespace "+n.Path)
 	}
 	if s.IDMap != nil {
 		words = s.IDMap.words(words, s.has(FlagIDRec))

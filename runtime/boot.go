@@ -211,7 +211,7 @@ func (c *creation) open(s *Step, ids *idMapper, start bool) ([]int, error) {
 		if err != nil {
 			return nil, at(s.Field+"/uidMappings", s.Mount.Target, err)
 		}
-		fd, err := s.Mount.Open(user)
+		fd, err := openMount(s.Mount, user)
 		if err != nil {
 			return nil, at(s.Field, s.Mount.Target, err)
 		}
@@ -229,6 +229,19 @@ func (c *creation) open(s *Step, ids *idMapper, start bool) ([]int, error) {
 		return []int{lock, listen}, nil
 	}
 	return nil, nil
+}
+
+// openMount opens the mount of a step, in the namespace that it is to show.
+func openMount(m *rootfs.Step, user int) (fd int, err error) {
+	n := m.Within
+	if n.Path == "" {
+		return m.Open(user)
+	}
+	err = namespaces.Within(n.Path, namespaceFlag(n.Type), func() (err error) {
+		fd, err = m.Open(user)
+		return err
+	})
+	return fd, err
 }
 
 // awaitReady serves the init until it is READY.

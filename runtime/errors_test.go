@@ -55,6 +55,7 @@ func TestHints(t *testing.T) {
 		{"/mounts/3", &fs.PathError{Op: "id-map", Path: "/x", Err: syscall.EINVAL}, "this kernel, or the filesystem, knows no id-mapped"},
 		{"/mounts/3", &fs.PathError{Op: "id-map", Path: "/x", Err: syscall.EPERM}, "it needs CAP_SYS_ADMIN in the user namespace"},
 		{"/mounts/3", &fs.PathError{Op: "chmod", Path: "/x", Err: syscall.EOVERFLOW}, "the mapping leaves out"},
+		{"/mounts/3", fmt.Errorf("option \"pidns=/x\": %w", syscall.EINVAL), "to mount the procfs"},
 		{"/mounts/3", syscall.EINVAL, "an option is unknown"},
 		{"/mounts/3", syscall.EPERM, "mounting this needs privileges"},
 		{"/root/path", syscall.ENOENT, "root.path is relative"},

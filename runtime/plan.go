@@ -187,8 +187,7 @@ func (p *Plan) isNew(flag uintptr) bool { return p.Spawn.New&flag != 0 }
 
 // owned says whether the container has a namespace of this kind for itself: a new or a joined one.
 func (p *Plan) owned(t specs.LinuxNamespaceType) bool {
-	return p.isNew(namespaceFlag(t)) ||
-		slices.ContainsFunc(p.Joined, func(n Joined) bool { return n.Type == t })
+	return p.isNew(namespaceFlag(t)) || p.joinedPath(t) != ""
 }
 
 func (p *Plan) cgroup(linux *specs.Linux, id string, o PlanOptions) (err error) {
@@ -254,19 +253,49 @@ func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
 		Bundle:     p.config.Bundle,
 		Mounts:     p.isNew(unix.CLONE_NEWNS),
 		UserNS:     p.owned(specs.UserNamespace),
-		CgroupNS:   p.owned(specs.CgroupNamespace),
-		NetNS:      p.owned(specs.NetworkNamespace),
-		PidNS:      p.owned(specs.PIDNamespace),
 		NoPivot:    o.NoPivot,
 		Privileged: unix.Geteuid() == 0,
 		Entered:    p.entered(o),
+		Shared:     p.shared(),
 	}
-	if options.UserNS && !options.CgroupNS {
-		if mount, err := cgroups.Mountpoint(); err == nil {
-			options.Cgroup = mount + p.Cgroup
-		}
+	if !options.UserNS || p.isNew(unix.CLONE_NEWCGROUP) {
+		return options
+	}
+	group := p.Cgroup
+	if options.Guest = group == ""; options.Guest {
+		group, _ = cgroups.Own()
+	}
+	if mount, err := cgroups.Mountpoint(); err == nil && group != "" {
+		options.Cgroup = mount + group
 	}
 	return options
+}
+
+// shared lists the namespaces that are neither new nor owned by the user namespace that
+// is joined, as package rootfs wants to know them.
+func (p *Plan) shared() (list []specs.LinuxNamespace) {
+	user := p.joinedPath(specs.UserNamespace)
+	for _, n := range namespaceFlags {
+		path := p.joinedPath(n.name)
+		if p.isNew(n.flag) || path != "" && user != "" && namespaces.Owned(path, n.flag, user) {
+			continue
+		}
+		if path != "" && isOurs(n.name, path) {
+			path = ""
+		}
+		list = append(list, specs.LinuxNamespace{Type: n.name, Path: path})
+	}
+	return list
+}
+
+// joinedPath is the path by which a namespace is joined, "" if it is not.
+func (p *Plan) joinedPath(t specs.LinuxNamespaceType) string {
+	for _, n := range p.Joined {
+		if n.Type == t {
+			return n.Path
+		}
+	}
+	return ""
 }
 
 // entered says whether the init is born inside the container's root. It has to be when

@@ -73,14 +73,19 @@ func (v *validator) separate(kind specs.LinuxNamespaceType) bool {
 	if n == nil || n.Path == "" {
 		return n != nil
 	}
+	return !isOurs(kind, n.Path)
+}
+
+// isOurs tells whether a path leads to husk's own namespace of a type.
+func isOurs(kind specs.LinuxNamespaceType, path string) bool {
 	var own, other unix.Stat_t
 	if unix.Stat(namespaceFile(kind), &own) != nil {
-		return false
+		return true
 	}
-	if unix.Stat(n.Path, &other) != nil {
-		return true // joining it will fail, and say why
+	if unix.Stat(path, &other) != nil {
+		return false // joining it will fail, and say why
 	}
-	return own.Dev != other.Dev || own.Ino != other.Ino
+	return own.Dev == other.Dev && own.Ino == other.Ino
 }
 
 // maxRanges is how many lines the kernel takes in uid_map (user_namespaces(7)).
