@@ -288,10 +288,10 @@ func (c *creation) deadline() time.Time {
 func (c *creation) runtimeHooks() error {
 	hooks := hooksOf(c.config.Spec)
 	state := appendPid(c.rec.hookState(specs.StateCreating), c.proc.PID)
-	if err := runHooks("prestart", hooks.Prestart, state); err != nil {
+	if err := runHooks("prestart", hooks.Prestart, c.rec.Bundle, state); err != nil {
 		return err
 	}
-	return runHooks("createRuntime", hooks.CreateRuntime, state)
+	return runHooks("createRuntime", hooks.CreateRuntime, c.rec.Bundle, state)
 }
 
 // deliver hands the pty master and the pidfd to those who asked for them.

@@ -145,7 +145,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	}
 	state := rec.hookState(specs.StateStopped)
 	for k, h := range rec.Poststop {
-		if err := runHook(newHookCall(h, state)); err != nil {
+		if err := runHook(newHookCall(h, rec.Bundle, state)); err != nil {
 			r.warn(at(pointer("/hooks/poststop", strconv.Itoa(k)), h.Path, err).Error())
 		}
 	}

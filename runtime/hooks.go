@@ -18,6 +18,7 @@ import (
 // hookCall is one hook to run in the namespaces of the caller.
 type hookCall struct {
 	path    string
+	dir     string // where it begins; "": where we are
 	args    []string
 	env     []string
 	state   []byte        // the container's state, JSON, for stdin
@@ -59,7 +60,7 @@ func appendPid(state []byte, pid int) []byte {
 // runHook runs one hook and waits for it. State and output go through anonymous files
 // and not through pipes: nobody has to read or write while the hook runs, so a hook
 // that reads nothing or writes much cannot stall the runtime. The hook's environment
-// is exactly the configured one. At the timeout its whole process group is killed.
+// is exactly the configured one, and so is where it begins. At the timeout its whole process group is killed.
 func runHook(h *hookCall) error {
 	stdin, err := memfile("state", h.state)
 	if err != nil {
@@ -77,6 +78,7 @@ func runHook(h *hookCall) error {
 	}
 	pidfd := -1
 	pid, err := syscall.ForkExec(h.path, args, &syscall.ProcAttr{
+		Dir:   h.dir,
 		Env:   h.env,
 		Files: []uintptr{uintptr(stdin), uintptr(output), uintptr(output)},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
@@ -189,19 +191,31 @@ func waitReadable(fd int, deadline time.Time) error {
 	}
 }
 
+// hookDir is where hooks begin that see the host's files: in the bundle, as those of runc
+// and crun do, whatever the caller's directory is. The bundle may be gone by the time of
+// delete, or not be seen from a mount namespace that is joined.
+func hookDir(bundle string) string {
+	fd, err := openPath(bundle, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return "/"
+	}
+	_ = unix.Close(fd)
+	return bundle
+}
+
 // runHooks runs hooks of the runtime's side in order and stops at the first failure.
-func runHooks(name string, hooks []specs.Hook, state []byte) error {
+func runHooks(name string, hooks []specs.Hook, bundle string, state []byte) error {
 	for k, h := range hooks {
-		if err := runHook(newHookCall(h, state)); err != nil {
+		if err := runHook(newHookCall(h, bundle, state)); err != nil {
 			return at(pointer("/hooks", name, strconv.Itoa(k)), h.Path, err)
 		}
 	}
 	return nil
 }
 
-func newHookCall(h specs.Hook, state []byte) *hookCall {
+func newHookCall(h specs.Hook, bundle string, state []byte) *hookCall {
 	return &hookCall{
-		path: h.Path, args: h.Args, env: h.Env, state: state,
+		path: h.Path, dir: hookDir(bundle), args: h.Args, env: h.Env, state: state,
 		timeout: time.Duration(hookTimeout(h)) * time.Second,
 	}
 }

@@ -88,7 +88,7 @@ func TestRunHooksStopsAtTheFirstFailure(t *testing.T) {
 		{Path: "/bin/false"},
 		{Path: "/bin/sh", Args: []string{"sh", "-c", "touch " + file}},
 	}
-	err := runHooks("prestart", hooks, []byte("{}"))
+	err := runHooks("prestart", hooks, "/", []byte("{}"))
 	e, ok := err.(*Error)
 	if !ok || e.Field != "/hooks/prestart/0" {
 		t.Errorf("%#v", err)

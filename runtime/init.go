@@ -230,10 +230,14 @@ func (i *initer) hook(s *Step) error {
 	n := int(s.Nums[1])
 	state := appendPid([]byte(s.Args[0]), os.Getpid())
 	defer unix.Umask(unix.Umask(i.umask))
-	return runHook(&hookCall{
-		path: s.Args[1], args: s.Args[2 : 2+n], env: s.Args[2+n:], state: state,
+	h := &hookCall{
+		path: s.Args[2], args: s.Args[3 : 3+n], env: s.Args[3+n:], state: state,
 		timeout: time.Duration(s.Nums[0]) * time.Second,
-	})
+	}
+	if bundle := s.Args[1]; bundle != "" {
+		h.dir = hookDir(bundle)
+	}
+	return runHook(h)
 }
 
 func (i *initer) makeCwd(dir string) error {

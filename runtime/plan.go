@@ -26,7 +26,7 @@ const (
 	opKeyring                  // Args: name of the session keyring
 	opSession                  // Nums: height and width of the terminal, 0: leave them
 	opOutside                  // let the parent finish with network devices, and run prestart and createRuntime hooks
-	opHook                     // Args: state, path, args…, env…; Nums: timeout in seconds, len(args)
+	opHook                     // Args: state, bundle ("" inside), path, args…, env…; Nums: timeout in seconds, len(args)
 	opSysctl                   // Args: key, value
 	opCwd                      // Args: directory, created if missing
 	opHome                     // Nums: uid whose home directory becomes HOME
@@ -332,7 +332,7 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 	} else if len(p.NetDevices) > 0 {
 		p.add(opOutside, netDevicesField)
 	}
-	p.hooks("createContainer", hooks.CreateContainer, specs.StateCreating, id)
+	p.hooks("createContainer", hooks.CreateContainer, p.config.Bundle, specs.StateCreating, id)
 }
 
 // session: a new session always, with the terminal's size if the config gives one.
@@ -395,10 +395,10 @@ func (p *Plan) sysctls(settings map[string]string) {
 	}
 }
 
-func (p *Plan) hooks(name string, hooks []specs.Hook, status specs.ContainerState, id string) {
+func (p *Plan) hooks(name string, hooks []specs.Hook, bundle string, status specs.ContainerState, id string) {
 	for i, h := range hooks {
 		state := hookState(p.config.Spec.Version, id, status, p.config.Bundle, p.config.Spec.Annotations)
-		args := append([]string{string(state), h.Path}, h.Args...)
+		args := append([]string{string(state), bundle, h.Path}, h.Args...)
 		s := p.add(opHook, pointer("/hooks", name, strconv.Itoa(i)), append(args, h.Env...)...)
 		s.Nums = []int64{hookTimeout(h), int64(len(h.Args))}
 	}
@@ -412,7 +412,8 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 		return nil
 	}
 	if hooks := hooksOf(p.config.Spec).StartContainer; len(hooks) > 0 {
-		p.hooks("startContainer", hooks, specs.StateCreated, id)
+		p.add(opChdir, "/process/cwd", proc.Cwd) // they begin where the process will
+		p.hooks("startContainer", hooks, "", specs.StateCreated, id)
 		p.labels(proc)
 	}
 	filter, err := p.filter(linux, o)

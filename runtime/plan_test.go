@@ -111,7 +111,7 @@ func TestOrderOfPrivileges(t *testing.T) {
 
 func TestEveryStepHasWords(t *testing.T) {
 	for op := opRootfs; op <= opExec; op++ {
-		s := Step{Op: op, Args: []string{"a", "b"}, Nums: []int64{1, 1, 1, 1, 1, 1, 1}}
+		s := Step{Op: op, Args: []string{"a", "b", "c"}, Nums: []int64{1, 1, 1, 1, 1, 1, 1}}
 		if op == opRootfs {
 			continue // package rootfs tests its own
 		}

@@ -149,7 +149,7 @@ func (s *Step) String() string {
 		}
 		return "run prestart and createRuntime hooks in the runtime's namespaces"
 	case opHook:
-		return "run hook " + s.Args[1]
+		return "run hook " + s.Args[2]
 	case opSysctl:
 		return fmt.Sprintf("set sysctl %s = %s", s.Args[0], s.Args[1])
 	case opCwd:

@@ -64,6 +64,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	c.keepLinks()
 	rep.begin(c.rec, c.group)
 	if err := r.poststart(c.entry, c.rec); err != nil {
+		removePidFile(o.PidFile, c.proc.PID)
 		return -1, err
 	}
 	if o.Detach {

@@ -123,9 +123,18 @@ func awaitExec(conn *namespaces.Conn, e *entry, rec *record) error {
 		case kind == msgExec:
 			announced = true
 		default:
-			return remoteError(kind, payload)
+			return notExecuted(remoteError(kind, payload))
 		}
 	}
+}
+
+// notExecuted: whatever kept the process from being executed, to a shell it is a command
+// that cannot be.
+func notExecuted(err error) error {
+	if e, ok := err.(*Error); ok && e.Exit == 0 {
+		e.Exit = 126
+	}
+	return err
 }
 
 // startDeadline: startContainer hooks run in the init; one without a timeout may take any time.
@@ -144,7 +153,7 @@ func (rec *record) startDeadline() time.Time {
 // destroyed (since runtime-spec 1.3).
 func (r *Runtime) poststart(e *entry, rec *record) error {
 	state := appendPid(rec.hookState(specs.StateRunning), rec.Init.PID)
-	if err := runHooks("poststart", rec.Poststart, state); err != nil {
+	if err := runHooks("poststart", rec.Poststart, rec.Bundle, state); err != nil {
 		return r.afterFailedHook(e, rec, err)
 	}
 	return nil
