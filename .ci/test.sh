@@ -37,7 +37,7 @@ in_vm() {
 
 # An emulated processor is slow: everything on the oldest kernel, what differs between
 # kernels on the newest (with drivers that the cloud flavour lacks), what needs systemd
-# with systemd.
+# or SELinux with those.
 vms() {
 	if [ -n "${KERNEL:-}${PKG:-}${RUN:-}" ]; then
 		# shellcheck disable=SC2086 # a list of words
@@ -45,6 +45,7 @@ vms() {
 		return
 	fi
 	in_vm bookworm -cover
+	in_vm bookworm -lsm selinux -run 'TestScript/proc_selinux' ./integration
 	in_vm sid:amd64 ./cgroups
 	in_vm sid:amd64 -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|ps|report|state|update)' ./integration
 	in_vm sid -systemd -run 'Real|Systemd|TestLimit' ./cgroups/systemd ./integration

@@ -97,11 +97,11 @@ func kernelIs(version string) bool {
 	return slices.Compare(have[:], want[:]) >= 0
 }
 
-// hasModule says whether a security module is on, and for SELinux whether it has a policy.
+// hasModule says whether a security module is on. SELinux may yet lack a policy.
 func hasModule(name string) bool {
 	if name == "selinux" {
-		data, err := os.ReadFile("/sys/fs/selinux/policyvers")
-		return err == nil && len(data) > 0
+		_, err := os.Stat("/sys/fs/selinux/load")
+		return err == nil
 	}
 	data, err := os.ReadFile("/sys/module/" + name + "/parameters/enabled")
 	return err == nil && strings.HasPrefix(string(data), "Y")

@@ -258,6 +258,10 @@ static void memory(void)
 // A security module's word: what this process is, and what its next execve will make it.
 static void security(void)
 {
+	char label[256] = "";
+	long n = syscall(SYS_keyctl, KEYCTL_GET_SECURITY, KEY_SPEC_SESSION_KEYRING, label, sizeof label);
+
+	printf("key.label %s\n", n < 0 ? outcome(-1) : label);
 	file("attr.current", "/proc/self/attr/current");
 	file("attr.exec", "/proc/self/attr/exec");
 	file("attr.apparmor", "/proc/self/attr/apparmor/current");

@@ -88,7 +88,7 @@ func newMachine(o *options, kernel, root string, payload, console *os.File) (*ma
 		"-object", "memory-backend-ram,id=m0,size="+half, "-numa", "node,memdev=m0,cpus=0",
 		"-object", "memory-backend-ram,id=m1,size="+half, "-numa", "node,memdev=m1,cpus=1",
 		"-kernel", kernel+"/vmlinuz", "-initrd", kernel+"/initrd",
-		"-append", "console=ttyS0 panic=-1 tsc=reliable no_timer_check nokaslr norandmaps "+map[bool]string{true: "loglevel=7", false: "quiet"}[o.verbose],
+		"-append", "console=ttyS0 panic=-1 tsc=reliable no_timer_check nokaslr norandmaps "+map[bool]string{true: "loglevel=7", false: "quiet"}[o.verbose]+o.module(),
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=job,signal=off", "-device", "virtserialport,chardev=job,name=husk")}
 	m.cmd.Args = append(m.cmd.Args, accelerator(kernel)...)
@@ -113,6 +113,15 @@ func newMachine(o *options, kernel, root string, payload, console *os.File) (*ma
 	m.cmd.Stderr = os.Stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return m, nil
+}
+
+// module makes a security module the one that is on, of which the kernel has the policy to
+// get from somebody yet. Debian's choice is AppArmor.
+func (o *options) module() string {
+	if o.lsm == "" {
+		return ""
+	}
+	return " security=" + o.lsm + " " + o.lsm + "=1"
 }
 
 // pass hands a file on and returns its name over there.

@@ -15,6 +15,8 @@ furnish() {
 	mount -t mqueue mqueue /dev/mqueue
 	mount -t tmpfs -o mode=755 run /run
 	mount -t tmpfs -o mode=1777 tmp /tmp
+	mount -t securityfs security /sys/kernel/security
+	[ ! -d /sys/fs/selinux ] || mount -t selinuxfs selinux /sys/fs/selinux
 	mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 	ln -s /proc/self/fd /dev/fd
 	hostname husk-vm
@@ -39,7 +41,7 @@ hand_over() {
 	mkdir -p $units/multi-user.target.wants
 	ln -s ../husk.service $units/multi-user.target.wants/
 	# What takes time and serves nobody here.
-	for unit in getty.target systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-journal-flush.service systemd-update-utmp.service systemd-hwdb-update.service systemd-pcrphase.service; do
+	for unit in getty.target systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-journal-flush.service systemd-update-utmp.service systemd-hwdb-update.service systemd-pcrphase.service apparmor.service; do
 		ln -sf /dev/null $units/$unit
 	done
 	exec /lib/systemd/systemd systemd.unit=multi-user.target

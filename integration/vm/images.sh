@@ -26,7 +26,7 @@ if [ ! -e "$root" ]; then
 	echo "making $root (once; half a minute)" >&2
 	tmp=$(mktemp -d "$cache/new.XXXXXX")
 	debian --variant=minbase \
-		--include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,busybox-static,crun,uidmap,util-linux,kmod,iproute2,procps,e2fsprogs,libc-bin,libseccomp2 \
+		--include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,busybox-static,crun,uidmap,util-linux,kmod,iproute2,procps,e2fsprogs,libc-bin,libseccomp2,apparmor,secilc \
 		trixie "$tmp/tree"
 	cp "$tmp/tree/bin/busybox" "$tmp/busybox"
 	rm -rf "$tmp/tree/usr/lib/modules"

@@ -41,6 +41,7 @@ type options struct {
 	systemd     bool          // boot it
 	cover       bool          // fetch coverage
 	verbose     bool          // print the console
+	lsm         string        // the security module instead of Debian's
 	bootTime    time.Duration // what a kernel may take to reach our job: three seconds are usual
 	timeout     time.Duration
 	memory      int
@@ -66,6 +67,7 @@ func parse() *options {
 	flag.BoolVar(&o.cover, "cover", false, "bring coverage back, of the tests and of husk, and print it")
 	flag.BoolVar(&o.systemd, "systemd", false, "boot systemd and run as its service")
 	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
+	flag.StringVar(&o.lsm, "lsm", "", "security `module`, such as selinux, instead of AppArmor")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")
 	flag.IntVar(&o.memory, "memory", 2048, "`MiB` of memory")
 	flag.Parse()
@@ -94,6 +96,9 @@ func (o *options) name() string {
 	name := "vm-" + filepath.Base(o.kernel)
 	if o.systemd {
 		name += "-systemd"
+	}
+	if o.lsm != "" {
+		name += "-" + o.lsm
 	}
 	return name
 }
