@@ -321,7 +321,13 @@ func (s *Step) fallback(err error) (int, error) {
 func (s *Step) bindHost(source string, flags uint64) (int, error) {
 	b := Step{Op: OpMount, Source: source, Flags: flags, Set: s.Set, Clr: s.Clr}
 	b.RSet, b.RClr = change(s.RSet, s.RClr, s.Set&(attrRO|attrNosuid|attrNodev|attrNoexec), 0)
-	return b.Open(-1)
+	fd, err := b.Open(-1)
+	if errors.Is(err, unix.EPERM) && b.Clr&attrAtime != 0 {
+		// Access times may be locked, which one did not choose by naming a filesystem.
+		b.Set, b.Clr = b.Set&^(attrAtime|attrNodir), b.Clr&^(attrAtime|attrNodir)
+		return b.Open(-1)
+	}
+	return fd, err
 }
 
 // hostCgroup clones the host's cgroup2, where it is or where it is on a host

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -181,6 +182,107 @@ func TestBindOptions(t *testing.T) {
 			t.Errorf("%s of %s: below: %s, want %s", tt.words, tt.source[len(b.dir):], got, tt.sub)
 		}
 	}
+}
+
+// Every sequence of up to three words about access times, on new mounts, on binds of a
+// mount that has a policy of its own, and recursive: the last of contradicting words
+// wins, as mount(8) has it, and what is taken back leaves the kernel's default.
+func TestAccessTimes(t *testing.T) {
+	words := strings.Fields("atime noatime relatime norelatime strictatime nostrictatime diratime nodiratime")
+	var sequences [][]string
+	for _, a := range words {
+		sequences = append(sequences, []string{a})
+		for _, b := range words {
+			sequences = append(sequences, []string{a, b})
+			for _, c := range words {
+				sequences = append(sequences, []string{a, b, c})
+			}
+		}
+	}
+	b := newBundle(t)
+	hostMount(t, "none", b.dir+"/src", "tmpfs", unix.MS_NOATIME|unix.MS_NODIRATIME, "")
+	hostMount(t, "none", b.dir+"/src/sub", "tmpfs", unix.MS_STRICTATIME, "")
+	for _, tt := range []struct {
+		name, prefix string
+		mount        specs.Mount
+		top, sub     string // options without any word
+	}{
+		{"tmpfs", "", specs.Mount{Type: "tmpfs"}, "relatime", ""},
+		{"recursive on tmpfs", "r", specs.Mount{Type: "tmpfs"}, "relatime", ""},
+		{"bind", "", specs.Mount{Source: b.dir + "/src", Options: []string{"rbind"}}, "noatime,nodiratime", ""},
+		{"recursive bind", "r", specs.Mount{Source: b.dir + "/src", Options: []string{"rbind"}}, "noatime,nodiratime", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			spec := &specs.Spec{Mounts: []specs.Mount{{Destination: "/proc", Type: "proc"}}}
+			for i, sequence := range sequences {
+				m := tt.mount
+				m.Destination = "/tmp/" + strconv.Itoa(i)
+				m.Options = slices.Clip(m.Options)
+				for _, word := range sequence {
+					m.Options = append(m.Options, tt.prefix+word)
+				}
+				spec.Mounts = append(spec.Mounts, m)
+			}
+			seen := map[string]string{}
+			for _, m := range parseMounts(b.must(spec, "cat", self)) {
+				seen[m.On] = m.Options
+			}
+			for i, sequence := range sequences {
+				on := "/tmp/" + strconv.Itoa(i)
+				if got, want := seen[on], "rw"+accessTimes(tt.top, sequence); got != want {
+					t.Errorf("%v: %q, want %q", sequence, got, want)
+				}
+				if tt.mount.Source == "" {
+					continue
+				}
+				want := "rw" // strictatime shows as nothing
+				if tt.prefix != "" {
+					want += accessTimes("", sequence)
+				}
+				if got := seen[on+"/sub"]; got != want {
+					t.Errorf("%v: below %q, want %q", sequence, got, want)
+				}
+			}
+		})
+	}
+}
+
+// accessTimes is what mountinfo says after the words, of a mount that had the options.
+func accessTimes(options string, words []string) string {
+	policy, nodir := "strictatime", strings.Contains(options, "nodiratime")
+	for _, known := range []string{"noatime", "relatime"} {
+		if slices.Contains(strings.Split(options, ","), known) {
+			policy = known
+		}
+	}
+	asked := ""
+	for _, word := range words {
+		switch word {
+		case "diratime", "nodiratime":
+			nodir = word == "nodiratime"
+		case "noatime", "relatime", "strictatime":
+			asked = word
+		default: // of a policy that was not asked for, or just now
+			taken := map[string]string{"atime": "noatime", "norelatime": "relatime", "nostrictatime": "strictatime"}[word]
+			if asked == "" || asked == taken {
+				asked = "relatime"
+			}
+		}
+	}
+	if asked != "" {
+		policy = asked
+	}
+	text := ""
+	if policy == "noatime" {
+		text += ",noatime"
+	}
+	if nodir {
+		text += ",nodiratime"
+	}
+	if policy == "relatime" {
+		text += ",relatime"
+	}
+	return text
 }
 
 // Propagation of a bind of a shared and of a private host mount.

@@ -130,6 +130,7 @@ var hints = []struct {
 	{cause: syscall.EOVERFLOW, field: "/mounts", text: "chmod ", hint: "the mapping leaves out who owns the new tmpfs, so its mode cannot follow the directory below: add mode= to the options"},
 	{cause: syscall.EINVAL, field: "/mounts", text: "pidns=", hint: "to mount the procfs of a PID namespace that the container's user namespace does not own takes Linux 6.17: join the owning user namespace too, or bind /proc"},
 	{cause: syscall.EINVAL, field: "/mounts", hint: "an option is unknown to this filesystem or has a bad value"},
+	{cause: syscall.EPERM, field: "/mounts", text: "mount_setattr ", hint: "in a user namespace a mount of the host keeps its ro, nosuid, nodev, noexec and access times: leave out rw, suid, dev, exec and what changes access times"},
 	{cause: syscall.EPERM, field: "/mounts", hint: "mounting this needs privileges over the namespace that owns it; a user namespace cannot mount every filesystem"},
 	{cause: syscall.ENOENT, field: "/root", hint: "root.path is relative to the bundle directory"},
 	{cause: syscall.EPERM, field: "/process/rlimits", hint: "raising a hard limit needs CAP_SYS_RESOURCE"},

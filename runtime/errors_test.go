@@ -57,6 +57,7 @@ func TestHints(t *testing.T) {
 		{"/mounts/3", &fs.PathError{Op: "chmod", Path: "/x", Err: syscall.EOVERFLOW}, "the mapping leaves out"},
 		{"/mounts/3", fmt.Errorf("option \"pidns=/x\": %w", syscall.EINVAL), "to mount the procfs"},
 		{"/mounts/3", syscall.EINVAL, "an option is unknown"},
+		{"/mounts/3", &fs.PathError{Op: "mount_setattr", Path: "/x", Err: syscall.EPERM}, "in a user namespace a mount of the host keeps"},
 		{"/mounts/3", syscall.EPERM, "mounting this needs privileges"},
 		{"/root/path", syscall.ENOENT, "root.path is relative"},
 		{"/process/rlimits/0", syscall.EPERM, "raising a hard limit"},
