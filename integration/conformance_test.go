@@ -16,7 +16,6 @@ import (
 // and those of other platforms.
 var later = []string{
 	"/solaris", "/windows", "/vm", "/zos", "/freebsd",
-	"/linux/mountLabel",
 	"/process/commandLine", "/process/user/username",
 }
 

@@ -113,7 +113,7 @@ func (c *compiler) before() {
 	}
 	c.root()
 	if len(c.linux.MaskedPaths) > 0 {
-		s := Step{Op: OpNull, Field: "/linux/maskedPaths"}
+		s := Step{Op: OpNull, Field: "/linux/maskedPaths", Data: c.context()}
 		if c.UserNS { // where mknod(2) is not allowed, the host's is masked with
 			s = c.hostDevice(s, "/dev/null", unix.S_IFCHR, unix.Mkdev(1, 3))
 		}
@@ -179,7 +179,9 @@ func (c *compiler) after() {
 		c.late = append(c.late, Step{Op: OpReadonly, Field: at("/linux/readonlyPaths", i), Target: c.absolute("/linux/readonlyPaths", i, p)})
 	}
 	for i, p := range c.linux.MaskedPaths {
-		c.late = append(c.late, Step{Op: OpMask, Field: at("/linux/maskedPaths", i), Target: c.absolute("/linux/maskedPaths", i, p)})
+		c.late = append(c.late, Step{
+			Op: OpMask, Field: at("/linux/maskedPaths", i), Target: c.absolute("/linux/maskedPaths", i, p), Data: c.context(),
+		})
 	}
 	for i := range c.early {
 		if s := &c.early[i]; s.has(FlagSeal) {
@@ -237,6 +239,7 @@ func (c *compiler) mount(i int, m *specs.Mount) {
 		c.filesystem(&s, m)
 	}
 	c.idMap(&s, m)
+	c.label(&s)
 	c.checkProc(&s)
 	c.early = append(c.early, s)
 }
@@ -337,12 +340,28 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 		// every container of the same network namespace.
 		s.Data = append(s.Data, "ro")
 	}
-	if label := c.linux.MountLabel; label != "" && labelled(s.Type) {
-		s.Data = append(s.Data, "context=\""+label+"\"")
-	}
 	if s.Target == "/sys" {
 		s.Flags |= FlagReal
 	}
+}
+
+// label gives the files of a new filesystem the SELinux context of mountLabel, where it
+// takes one and the options do not name another.
+func (c *compiler) label(s *Step) {
+	switch {
+	case c.linux.MountLabel == "" || s.has(FlagBind|FlagRemount) || ofNamespace(s.Type) || hasKey(s.Data, "context"):
+		return
+	case c.UserNS && !s.FD && !slices.Contains([]string{"tmpfs", "ramfs", "devpts", "overlay"}, s.Type):
+		return // of the others SELinux takes none that a user namespace has mounted
+	}
+	s.Data = append(s.Data, c.context()...)
+}
+
+func (c *compiler) context() []string {
+	if c.linux.MountLabel == "" {
+		return nil
+	}
+	return []string{"context=" + c.linux.MountLabel}
 }
 
 // shared tells whether a namespace is not new, and the path by which it is joined.
@@ -400,9 +419,6 @@ func (c *compiler) cgroup(s *Step) {
 		}
 	}
 }
-
-// labelled tells whether a filesystem takes an SELinux context as an option.
-func labelled(fstype string) bool { return !ofNamespace(fstype) }
 
 // devpts drops gid= (mostly 5, tty) when the user namespace has no such group:
 // the kernel would refuse the mount.

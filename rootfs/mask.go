@@ -13,7 +13,7 @@ func (r *Root) setNull(s *Step, fd int) (err error) {
 	case s.has(FlagBind):
 		fd, err = s.Open(-1)
 	default:
-		fd, err = makeNull()
+		fd, err = makeNull(s.Data)
 		if err == unix.EPERM { // we live in a user namespace ourselves
 			host := Step{Op: OpNull, Source: "/dev/null", Mode: unix.S_IFCHR, Dev: unix.Mkdev(1, 3)}
 			fd, err = host.Open(-1)
@@ -24,8 +24,9 @@ func (r *Root) setNull(s *Step, fd int) (err error) {
 }
 
 // makeNull makes the tmpfs and clones the device out of it.
-func makeNull() (int, error) {
-	fd, err := newMount("tmpfs", "husk-null", []string{"size=4k", "nr_inodes=4", "mode=755"}, attrNosuid|attrNoexec)
+func makeNull(data []string) (int, error) {
+	data = append(data[:len(data):len(data)], "size=4k", "nr_inodes=4", "mode=755")
+	fd, err := newMount("tmpfs", "husk-null", data, attrNosuid|attrNoexec)
 	if err != nil {
 		return -1, err
 	}
@@ -99,7 +100,7 @@ func (r *Root) mask(s *Step) error {
 		return fact("mask", s.Target, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		err = r.cover(target, &r.empty, newEmpty)
+		err = r.cover(target, &r.empty, func() (int, error) { return newEmpty(s.Data) })
 	} else {
 		err = r.cover(target, &r.masked, r.takeNull)
 	}
@@ -136,11 +137,13 @@ func (r *Root) takeNull() (int, error) {
 
 // newEmpty makes the tmpfs for directories, as small as the kernel lets it be:
 // some count the root directory as an inode.
-func newEmpty() (int, error) {
+func newEmpty(data []string) (int, error) {
 	const attrs = attrRO | attrNosuid | attrNodev | attrNoexec
-	fd, err := newMount("tmpfs", "husk-mask", []string{"nr_inodes=1", "nr_blocks=1", "mode=755"}, attrs)
+	data = append(data[:len(data):len(data)], "nr_blocks=1", "mode=755", "nr_inodes=1")
+	fd, err := newMount("tmpfs", "husk-mask", data, attrs)
 	if err != nil {
-		return newMount("tmpfs", "husk-mask", []string{"nr_inodes=2", "nr_blocks=1", "mode=755"}, attrs)
+		data[len(data)-1] = "nr_inodes=2"
+		return newMount("tmpfs", "husk-mask", data, attrs)
 	}
 	return fd, nil
 }

@@ -300,7 +300,7 @@ func (s *Step) fallback(err error) (int, error) {
 	case s.has(FlagCgroup):
 		fd, err := s.bindHost(s.Source, FlagBind)
 		if errors.Is(err, unix.ENOENT) { // the caller's, which it does not see itself
-			return newEmpty()
+			return newEmpty(nil)
 		}
 		return fd, err
 	case s.has(FlagHost) && s.Type == "proc":

@@ -209,7 +209,8 @@ func propagationName(p uint64) string {
 }
 
 // splitData takes "a=1,b=2" apart, as mount(2) would. A comma after a backslash
-// (overlay's lowerdir) or inside quotes (an SELinux context) stays.
+// (overlay's lowerdir) or inside quotes (an SELinux context) stays; the quotes, which
+// only mount(2) needs, do not.
 func splitData(word string) []string {
 	var parts []string
 	quoted, start := false, 0
@@ -227,5 +228,10 @@ func splitData(word string) []string {
 		}
 	}
 	parts = append(parts, word[start:])
+	for i, p := range parts {
+		if key, value, ok := strings.Cut(p, "=\""); ok && strings.HasSuffix(key, "context") {
+			parts[i] = key + "=" + strings.TrimSuffix(value, "\"")
+		}
+	}
 	return slices.DeleteFunc(parts, func(p string) bool { return p == "" })
 }

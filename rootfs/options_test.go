@@ -80,7 +80,7 @@ func TestSplitData(t *testing.T) {
 		"size=1k":                          {"size=1k"},
 		"size=1k,mode=700":                 {"size=1k", "mode=700"},
 		`lowerdir=/a\,b:/c,index=off`:      {`lowerdir=/a\,b:/c`, "index=off"},
-		`context="u:r:t:s0:c1,c2",size=1k`: {`context="u:r:t:s0:c1,c2"`, "size=1k"},
+		`context="u:r:t:s0:c1,c2",size=1k`: {`context=u:r:t:s0:c1,c2`, "size=1k"},
 		",,":                               {},
 	} {
 		if diff := cmp.Diff(want, splitData(in)); diff != "" {

@@ -116,7 +116,7 @@ func takeAway(where string) error {
 		return err
 	}
 	defer shut(target)
-	fd, err := newEmpty()
+	fd, err := newEmpty(nil)
 	if err != nil {
 		return err
 	}

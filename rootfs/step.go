@@ -95,7 +95,7 @@ func (s *Step) String() string {
 		}
 		return "root filesystem " + s.Source + s.options()
 	case OpNull:
-		return "set aside a null device"
+		return "set aside a null device" + s.options()
 	case OpMount:
 		return s.mountString()
 	case OpDevice:
@@ -118,7 +118,7 @@ func (s *Step) String() string {
 	case OpReadonly:
 		return "read-only " + s.Target
 	case OpMask:
-		return "mask " + s.Target
+		return "mask " + s.Target + s.options()
 	case OpSeal:
 		return "seal " + s.Target
 	case OpRootReadonly:

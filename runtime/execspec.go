@@ -86,7 +86,6 @@ func inherit(p, own *specs.Process) {
 func checkProcess(p *specs.Process) error {
 	v := &validator{Spec: &specs.Spec{Process: p}, linux: &specs.Linux{}}
 	v.process(p)
-	v.unsupported(&Config{})
 	return v.problems.orNil()
 }
 

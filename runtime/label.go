@@ -73,20 +73,34 @@ const maxLabel = 4096 - len("exec ")
 
 // labels reports a module that is off: a process that was to be confined must not run free.
 func (v *validator) labels(p *specs.Process) {
-	for _, l := range []struct {
-		field, label, module, boot string
-		on                         func() bool
-	}{
+	for _, l := range []label{
 		{"/process/apparmorProfile", p.ApparmorProfile, "AppArmor", "apparmor=1 security=apparmor", hasAppArmor},
-		{"/process/selinuxLabel", p.SelinuxLabel, "SELinux", "selinux=1 security=selinux and with a policy", hasSELinux},
+		{"/process/selinuxLabel", p.SelinuxLabel, "SELinux", bootSELinux, hasSELinux},
 	} {
-		switch {
-		case l.label == "" || l.label == unconfined && l.module == "AppArmor":
-		case len(l.label) > maxLabel || strings.Contains(l.label, "\n"):
-			v.bad(l.field, quote(l.label)+" is not a label", "write one line of at most 4091 bytes")
-		case !l.on():
-			v.bad(l.field, "needs "+l.module+", which is off here", "remove it, or boot the host with "+l.boot)
-		}
+		v.label(l)
+	}
+}
+
+// mountLabel is that of the files of what is mounted anew.
+func (v *validator) mountLabel() {
+	v.label(label{"/linux/mountLabel", v.linux.MountLabel, "SELinux", bootSELinux, hasSELinux})
+}
+
+const bootSELinux = "selinux=1 security=selinux and with a policy"
+
+// label is a label, and what it needs.
+type label struct {
+	field, label, module, boot string
+	on                         func() bool
+}
+
+func (v *validator) label(l label) {
+	switch {
+	case l.label == "" || l.label == unconfined && l.module == "AppArmor":
+	case len(l.label) > maxLabel || strings.Contains(l.label, "\n"):
+		v.bad(l.field, quote(l.label)+" is not a label", "write one line of at most 4091 bytes")
+	case !l.on():
+		v.bad(l.field, "needs "+l.module+", which is off here", "remove it, or boot the host with "+l.boot)
 	}
 }
 

@@ -79,11 +79,11 @@ func Validate(c *Config) (warnings []Problem, err error) {
 	v.sysctls()
 	v.devices()
 	v.paths()
+	v.mountLabel()
 	v.resources()
 	v.timeOffsets()
 	v.netDevices()
 	v.rest()
-	v.unsupported(c)
 	return v.warnings.List, v.problems.orNil()
 }
 
@@ -420,22 +420,6 @@ func (v *validator) rdt(r *specs.LinuxIntelRdt) {
 	for i, s := range r.Schemata {
 		if s == "" || strings.Contains(s, "\n") {
 			v.bad(item(field+"/schemata", i), quote(s)+" is not one line", "put each line into an element of its own")
-		}
-	}
-}
-
-// unsupported reports what husk does not do yet: no property of the specification may
-// be passed over in silence.
-func (v *validator) unsupported(c *Config) {
-	l := v.linux
-	for _, row := range []struct {
-		field string
-		given bool
-	}{
-		{"/linux/mountLabel", l.MountLabel != ""},
-	} {
-		if row.given {
-			v.bad(row.field, "is not supported by this version", "remove it")
 		}
 	}
 }
