@@ -78,6 +78,9 @@ func scriptCondition(cond string) (bool, error) {
 		return kernelIs(arg), nil
 	case "lsm": // a security module that is on
 		return hasModule(arg), nil
+	case "exists":
+		_, err := os.Stat(arg)
+		return err == nil, nil
 	case "filesystem":
 		data, err := os.ReadFile("/proc/filesystems")
 		return regexp.MustCompile(`(?m)\t` + regexp.QuoteMeta(arg) + `$`).Match(data), err
