@@ -481,7 +481,7 @@ func TestAttackAbstractSockets(t *testing.T) {
 		if sockets, _ := os.ReadFile("/proc/net/unix"); bytes.Contains(sockets, []byte(" @")) {
 			t.Errorf("abstract sockets:\n%s", sockets)
 		}
-		b.must("delete", "c1")
+		b.must("delete", "-f", "c1")
 	})
 }
 

@@ -260,7 +260,7 @@ func TestFaultOneWinner(t *testing.T) {
 			if winners != 1 {
 				t.Errorf("%d creates succeeded", winners)
 			}
-			b.must("delete", "c1")
+			b.must("delete", "-f", "c1")
 		}
 	})
 }

@@ -283,10 +283,21 @@ func ofNamespace(fstype string) bool {
 	return false
 }
 
+// IgnoredByBind says whether an option of a tmpfs, which configurations also carry to
+// bind mounts, changes nothing there: mount(2) ignores it. Any other unknown option of
+// a bind mount is refused. It may be a mistyped "noexec".
+func IgnoredByBind(option string) bool {
+	name, _, ok := strings.Cut(option, "=")
+	return ok && slices.Contains([]string{"mode", "size", "nr_blocks", "nr_inodes"}, name)
+}
+
 // noData refuses what is left for the filesystem to understand, where the mount
 // is all that there is.
 func (c *compiler) noData(s *Step, m *specs.Mount, strange []int) {
 	for _, j := range strange {
+		if IgnoredByBind(m.Options[j]) {
+			continue
+		}
 		c.fail(at(s.Field+"/options", j), "", strconv.Quote(m.Options[j])+" is not an option of a bind mount")
 	}
 	s.Data = nil

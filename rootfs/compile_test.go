@@ -72,7 +72,7 @@ func plan(before, after []Step, err error) string {
 func TestErrorsAreFieldErrors(t *testing.T) {
 	_, _, err := Compile(&specs.Spec{
 		Root:   &specs.Root{Path: "rootfs"},
-		Mounts: []specs.Mount{{Destination: "/x", Options: []string{"bind", "size=1"}}},
+		Mounts: []specs.Mount{{Destination: "/x", Options: []string{"bind", "sizes=1"}}},
 	}, Options{Bundle: "/b", Mounts: true})
 	var field *FieldError
 	if !errors.As(err, &field) || field.Field != "/mounts/0/options/1" {

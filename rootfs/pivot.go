@@ -75,10 +75,12 @@ func (r *Root) enter() error {
 }
 
 // chroot enters a directory without any mount.
-func (r *Root) chroot(s *Step) error {
-	fd, err := openat(unix.AT_FDCWD, s.Source, unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return fact("open", s.Source, err)
+func (r *Root) chroot(s *Step, fd int) error {
+	if fd < 0 {
+		var err error
+		if fd, err = openat(unix.AT_FDCWD, s.Source, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+			return fact("open", s.Source, err)
+		}
 	}
 	if err := r.Proc().err; err != nil {
 		shut(fd)
@@ -87,6 +89,28 @@ func (r *Root) chroot(s *Step) error {
 	r.at = s.Source
 	if err := r.setRoot(fd); err != nil {
 		return err
+	}
+	return r.enter()
+}
+
+// Visit enters a mount namespace that is not the container's own, and takes the
+// finished root along: a copy that is attached nowhere, so that nobody in there sees
+// what the container has mounted, and that ends with its last user. The namespace in
+// which it was made goes with the threads of this program. Only a thread with a root
+// directory of its own may change the namespace.
+func (r *Root) Visit(ns int) error {
+	tree, err := clone(r.fd, unix.AT_RECURSIVE)
+	if err != nil {
+		return fact("open_tree", "/", err)
+	}
+	if err := r.setRoot(tree); err != nil {
+		return err
+	}
+	if err := unshare(unix.CLONE_FS); err != nil {
+		return fact("unshare", "", err)
+	}
+	if err := setns(ns, unix.CLONE_NEWNS); err != nil {
+		return fact("setns", "mount namespace", err)
 	}
 	return r.enter()
 }

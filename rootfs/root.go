@@ -67,7 +67,7 @@ func (r *Root) Apply(s *Step, fd int) error {
 	case OpMove:
 		return r.move(s)
 	case OpChroot:
-		return r.chroot(s)
+		return r.chroot(s, fd)
 	case OpStdio:
 		return r.stdio()
 	case OpReadonly:

@@ -23,7 +23,7 @@ const (
 	OpConsole                       // new terminal from the container's devpts, bound on Target
 	OpPivot                         // the container's root becomes "/", the old one goes
 	OpMove                          // the same without pivot_root(2)
-	OpChroot                        // without a mount namespace: enter Source
+	OpChroot                        // without a mount namespace: enter Source, or what the parent opened
 	OpStdio                         // reopen descriptors 0-2 that are the host's null device
 	OpReadonly                      // make Target read-only
 	OpMask                          // hide Target

@@ -193,3 +193,13 @@ func shut(fd int) {
 		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 	}
 }
+
+func unshare(flags uintptr) error {
+	_, err := call(unix.SYS_UNSHARE, flags, 0, 0, 0, 0)
+	return err
+}
+
+func setns(fd int, flag uintptr) error {
+	_, err := call(unix.SYS_SETNS, uintptr(fd), flag, 0, 0, 0)
+	return err
+}

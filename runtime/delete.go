@@ -89,8 +89,8 @@ func (e *entry) signalAll(rec *record, sig syscall.Signal) error {
 	return nil
 }
 
-// Delete removes a stopped container and whatever create made for it. A created one is
-// killed first, a running one only if force is set. With force, a container that does
+// Delete removes a stopped container and whatever create made for it. Any other is
+// killed first if force is set, and left alone if not. With force, a container that does
 // not exist is no error. OCI runtime-spec, runtime.md, "Delete".
 func (r *Runtime) Delete(id string, force bool) error {
 	err := r.delete(id, force)
@@ -116,7 +116,7 @@ func (r *Runtime) delete(id string, force bool) error {
 		return err
 	}
 	switch status := rec.status(e); {
-	case force, status == specs.StateStopped, status == specs.StateCreated:
+	case force, status == specs.StateStopped:
 	default:
 		return &Error{
 			Err:  fmt.Errorf("cannot delete container %s that is not stopped: %s", id, status),

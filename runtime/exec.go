@@ -95,6 +95,7 @@ type joining struct {
 	last  *Step // opLast, if the child is not the payload
 	agent agent // who gets the listener of its filter, if that has one
 
+	visits   bool   // the root comes from the container's init
 	terminal bool   // the process has one
 	user     bool   // the container has a user namespace
 	due      []byte // the messages that may come, in this order
@@ -234,6 +235,7 @@ func orStopped(err error) error {
 // compile makes the plan: which namespaces to join, and the steps of the process.
 func (j *joining) compile(k *kept, proc *specs.Process) error {
 	j.spawn.Inherit, j.oom, j.terminal = j.o.PreserveFDs, proc.OOMScoreAdj, proc.Terminal
+	j.visits = k.Visits
 	if a := proc.ExecCPUAffinity; a != nil {
 		j.first = a.Initial
 	}
@@ -353,7 +355,7 @@ func (p *Plan) join(k *kept, rec *record, proc *specs.Process) {
 		steps = append(steps, rootfs.Step{Op: rootfs.OpConsole, Field: "/process/terminal"})
 	}
 	if k.Chroot { // its terminals are those of the mount namespace, as at create
-		steps = append(steps, rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs})
+		steps = append(steps, rootfs.Step{Op: rootfs.OpChroot, Field: "/root/path", Source: rec.Rootfs, FD: k.Visits})
 	}
 	steps = append(steps, rootfs.Step{Op: rootfs.OpStdio, Field: "/process"})
 	if k.Keyring {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/huskrun/husk/namespaces"
@@ -87,16 +88,30 @@ func (j *joining) boot() (err error) {
 
 // sendPlan sends the steps and what they need: for a child outside, the procfs that
 // shows it, and the container's init, whose PID namespace it enters.
+// A root that only leads from that init's comes along, too.
 func (j *joining) sendPlan() error {
-	if j.last == nil {
-		return j.conn.Send(msgPlan, encodeSteps(j.steps))
+	var fds []int
+	if j.last != nil {
+		proc, err := openPath("/proc", unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: "/proc", Err: err}
+		}
+		defer unix.Close(proc)
+		fds = append(fds, proc, j.init)
 	}
-	proc, err := openPath("/proc", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: "/proc", Err: err}
+	if j.visits {
+		path := "/proc/" + strconv.Itoa(j.rec.Init.PID) + "/root"
+		root, err := openPath(path, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return orStopped(&os.PathError{Op: "open", Path: path, Err: err})
+		}
+		defer unix.Close(root)
+		if unix.PidfdSendSignal(j.init, 0, nil, 0) == unix.ESRCH {
+			return errExecStopped() // the number may be another's by now
+		}
+		fds = append(fds, root)
 	}
-	defer unix.Close(proc)
-	return j.conn.Send(msgPlan, encodeSteps(j.steps), proc, j.init)
+	return j.conn.Send(msgPlan, encodeSteps(j.steps), fds...)
 }
 
 // stallCheck is how long a process may be silent before we look whether it is frozen.

@@ -204,6 +204,10 @@ func (i *initer) apply(s *Step) error {
 		return i.findHome(s.Nums[0])
 	case opLookup:
 		return lookup(s.Args[0], s.Args[1], s.Args[2])
+	case opVisit:
+		ns := i.take()
+		defer unix.Close(ns)
+		return i.root.Visit(ns)
 	case opReady:
 		return i.ready()
 	case opNoProcess:

@@ -22,6 +22,7 @@ import (
 type kept struct {
 	Namespaces uintptr     // CLONE_NEW* of those that the container has for itself
 	Chroot     bool        // its root is a directory in a mount namespace of others
+	Visits     bool        // and it has mounts all the same, which only lead from its init's root
 	Unmapped   bool        // its user namespace maps no id, so that none can be set
 	Keyring    bool        // it has a session keyring
 	Box        specs.Linux // Personality and MemoryPolicy, those of every process
@@ -31,7 +32,7 @@ type kept struct {
 
 const (
 	keptFile    = "exec"
-	keptVersion = 4 // to be raised with every change of the layout: a container may outlive its husk
+	keptVersion = 5 // to be raised with every change of the layout: a container may outlive its husk
 	maxKept     = 2 * maxConfig
 )
 
@@ -40,6 +41,12 @@ func (c *creation) keep() error {
 	k := kept{
 		Namespaces: c.plan.Spawn.New, Chroot: !c.plan.isNew(unix.CLONE_NEWNS), Process: c.config.process,
 		Unmapped: c.plan.isNew(unix.CLONE_NEWUSER) && len(c.plan.Spawn.UIDMaps) == 0,
+	}
+	if v := c.plan.Visited; v != nil {
+		k.Chroot, k.Visits = true, true
+		if v.Path == namespaceFile(specs.MountNamespace) {
+			k.Namespaces &^= unix.CLONE_NEWNS // it is ours
+		}
 	}
 	linux := c.config.Spec.Linux
 	k.Box.Personality, k.Box.MemoryPolicy = linux.Personality, linux.MemoryPolicy
@@ -69,7 +76,7 @@ func (k *kept) encode() []byte {
 	e := packer{b: make([]byte, 0, 1024+len(k.Process))}
 	e.num(keptVersion)
 	e.num(uint64(k.Namespaces))
-	for _, v := range []bool{k.Chroot, k.Unmapped, k.Keyring} {
+	for _, v := range []bool{k.Chroot, k.Visits, k.Unmapped, k.Keyring} {
 		e.flag(v)
 	}
 	domain, policy := "", &specs.LinuxMemoryPolicy{}
@@ -104,7 +111,7 @@ func decodeKept(b []byte) (*kept, error) {
 		return nil, fmt.Errorf("written by another version of husk (layout %d)", v)
 	}
 	k.Namespaces = uintptr(d.num())
-	for _, p := range []*bool{&k.Chroot, &k.Unmapped, &k.Keyring} {
+	for _, p := range []*bool{&k.Chroot, &k.Visits, &k.Unmapped, &k.Keyring} {
 		*p = d.flag()
 	}
 	if domain := d.str(); domain != "" {

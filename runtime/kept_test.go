@@ -51,7 +51,7 @@ func TestKeptSurvives(t *testing.T) {
 
 // The layout is that of the version: a container may be older than the husk that joins it.
 func TestKeptLayout(t *testing.T) {
-	want := "\x04\x80\x80\x88\x80\x02\x01\x00\x01\aLINUX32\tMPOL_BIND\x010\x01\x13MPOL_F_STATIC_NODES\x0812345678\x08\x0a/run/agent\x01m\x0f{\"args\":[\"sh\"]}"
+	want := "\x05\x80\x80\x88\x80\x02\x01\x00\x00\x01\aLINUX32\tMPOL_BIND\x010\x01\x13MPOL_F_STATIC_NODES\x0812345678\x08\x0a/run/agent\x01m\x0f{\"args\":[\"sh\"]}"
 	if got := string(sampleKept().encode()); got != want {
 		t.Errorf("%q: raise keptVersion, and this", got)
 	}

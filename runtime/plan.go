@@ -31,6 +31,7 @@ const (
 	opCwd                      // Args: directory, created if missing
 	opHome                     // Nums: uid whose home directory becomes HOME
 	opLookup                   // Args: program, value of PATH, working directory
+	opVisit                    // enter the mount namespace that the container shares with others
 	opReady                    // tell the parent; wait for start
 	opNoProcess                // the config has no process: start fails
 	opAffinity                 // Args: list; Nums: mask of CPUs; without: run on every CPU
@@ -72,6 +73,7 @@ type Step struct {
 type Plan struct {
 	Spawn   namespaces.Config // what to create; Joined holds the paths to join
 	Joined  []Joined
+	Visited *Joined       // mount namespace that the container shares although it has mounts of its own
 	Cgroup  string        // path below the cgroup2 mount
 	Unit    *systemd.Unit // that will have the cgroup, whose path systemd knows
 	Groups  []string
@@ -152,6 +154,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	}
 	p.boot(linux, id, o, before)
 	p.settle(linux, after)
+	if p.Visited != nil {
+		p.add(opVisit, p.Visited.Field)
+	}
 	p.add(opReady, "")
 	return p, p.process(linux, id, o)
 }
@@ -175,12 +180,37 @@ func (p *Plan) namespaces(linux *specs.Linux) {
 			p.Spawn.New |= namespaceFlag(n.Type)
 		}
 	}
+	p.visit()
 	if p.Spawn.New&unix.CLONE_NEWUSER != 0 {
 		p.Spawn.UIDMaps, p.Spawn.GIDMaps = linux.UIDMappings, linux.GIDMappings
 	}
 	if p.Spawn.New&unix.CLONE_NEWTIME != 0 {
 		p.Spawn.TimeOffsets = linux.TimeOffsets
 	}
+}
+
+// visit is for containers with mounts but without a mount namespace of their own. What
+// others see is not to change, or it would have to be undone for ever after: so the
+// root is made in a namespace that is new, and taken along into the shared one.
+func (p *Plan) visit() {
+	if p.isNew(unix.CLONE_NEWNS) || !changesMounts(p.config.Spec) {
+		return
+	}
+	p.Visited = &Joined{specs.LinuxNamespace{Type: specs.MountNamespace, Path: namespaceFile(specs.MountNamespace)}, "/linux/namespaces"}
+	p.Joined = slices.DeleteFunc(p.Joined, func(j Joined) bool {
+		if j.Type == specs.MountNamespace {
+			p.Visited = &j
+		}
+		return j.Type == specs.MountNamespace
+	})
+	p.Spawn.New |= unix.CLONE_NEWNS
+}
+
+// changesMounts says whether the container's view of files is more than a directory.
+func changesMounts(spec *specs.Spec) bool {
+	l := spec.Linux
+	return spec.Root != nil && spec.Root.Readonly || len(spec.Mounts) > 0 || len(l.Devices) > 0 ||
+		len(l.MaskedPaths) > 0 || len(l.ReadonlyPaths) > 0 || l.RootfsPropagation != ""
 }
 
 func (p *Plan) isNew(flag uintptr) bool { return p.Spawn.New&flag != 0 }

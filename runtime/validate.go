@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/rootfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -371,6 +372,11 @@ func (v *validator) mounts() {
 			v.bad(item("/mounts", i, "source"), "is missing", "write the path to bind")
 		case !bind && m.Type == "" && !slices.Contains(m.Options, "remount"):
 			v.bad(item("/mounts", i, "type"), "is missing", "write a filesystem type, or add \"bind\" to the options")
+		}
+		for j, o := range m.Options {
+			if bind && rootfs.IgnoredByBind(o) {
+				v.warn(item("/mounts", i, "options", strconv.Itoa(j)), quote(o)+" means nothing for a bind mount and is left out", "remove it")
+			}
 		}
 		v.mountMappings(i, m)
 	}

@@ -245,8 +245,9 @@ func (v *validator) deviceNumber(field string, major, minor int64) {
 	}
 }
 
-// paths checks what changes the container's view of files, which needs a mount
-// namespace that is its own.
+// paths checks what changes the container's view of files. In a user namespace that
+// needs a mount namespace that is its own, for whoever is in there has no right to go
+// back to one of others.
 func (v *validator) paths() {
 	l := v.linux
 	v.absoluteList("/linux/maskedPaths", l.MaskedPaths)
@@ -255,6 +256,10 @@ func (v *validator) paths() {
 		oneOf(v, "/linux/rootfsPropagation", l.RootfsPropagation, "a propagation mode", propagations...)
 	}
 	if v.isNew(specs.MountNamespace) {
+		return
+	}
+	v.visited()
+	if !v.has(specs.UserNamespace) {
 		return
 	}
 	for _, row := range []struct {
@@ -270,6 +275,21 @@ func (v *validator) paths() {
 	} {
 		if row.given {
 			v.bad(row.field, "needs a mount namespace of its own", "add {\"type\": \"mount\"} to /linux/namespaces")
+		}
+	}
+}
+
+// visited refuses what cannot be taken along into a mount namespace of others.
+func (v *validator) visited() {
+	const text, instead = "cannot be shared with another mount namespace", "add {\"type\": \"mount\"} to /linux/namespaces"
+	if strings.HasSuffix(v.linux.RootfsPropagation, "unbindable") {
+		v.bad("/linux/rootfsPropagation", "unbindable "+text, instead)
+	}
+	for i, m := range v.Mounts {
+		for j, o := range m.Options {
+			if o == "unbindable" || o == "runbindable" {
+				v.bad(item("/mounts", i, "options", strconv.Itoa(j)), quote(o)+" "+text, instead)
+			}
 		}
 	}
 }

@@ -130,7 +130,7 @@ func ranges(n int) string {
 // TestMessages has every message, each made by one change of a valid config.
 func TestMessages(t *testing.T) {
 	const userns = `"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"user"}]`
-	const noMount = `"namespaces":[{"type":"uts"}]`
+	const noMount = `"namespaces":[{"type":"uts"},{"type":"user","path":"/u"}]`
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")
 	for _, test := range []struct{ patch, want string }{
@@ -230,7 +230,10 @@ func TestMessages(t *testing.T) {
 		{`{"linux":{"readonlyPaths":[""]}}`, `/linux/readonlyPaths/0: is missing; write an absolute path`},
 		{`{"linux":{"rootfsPropagation":"ro"}}`, `/linux/rootfsPropagation: "ro" is not a propagation mode; use one of shared, slave, private, unbindable, rshared, rslave, rprivate, runbindable`},
 		{`{"linux":{` + noMount + `}}`, "/root/readonly: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces\n/mounts: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces\n/linux/maskedPaths: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces\n/linux/readonlyPaths: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces"},
-		{`{"mounts":null,"root":{"readonly":false},"linux":{"maskedPaths":null,"readonlyPaths":null,"rootfsPropagation":"shared","devices":[{"path":"/dev/x","type":"p"}],"namespaces":[{"type":"uts"},{"type":"mount","path":"/m"}]}}`, "/linux/devices: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces\n/linux/rootfsPropagation: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces"},
+		{`{"mounts":null,"root":{"readonly":false},"linux":{"maskedPaths":null,"readonlyPaths":null,"rootfsPropagation":"shared","devices":[{"path":"/dev/x","type":"p"}],"namespaces":[{"type":"uts"},{"type":"mount","path":"/m"},{"type":"user","path":"/u"}]}}`, "/linux/devices: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces\n/linux/rootfsPropagation: needs a mount namespace of its own; add {\"type\": \"mount\"} to /linux/namespaces"},
+
+		{`{"mounts":[{"destination":"/x","source":"/x","options":["rbind","runbindable"]}],"linux":{"rootfsPropagation":"runbindable","namespaces":[{"type":"uts"}]}}`, "/linux/rootfsPropagation: unbindable cannot be shared with another mount namespace; add {\"type\": \"mount\"} to /linux/namespaces\n/mounts/0/options/1: \"runbindable\" cannot be shared with another mount namespace; add {\"type\": \"mount\"} to /linux/namespaces"},
+		{`{"mounts":[{"destination":"/x","source":"/x","options":["bind","size=1k"]}]}`, `warning /mounts/0/options/1: "size=1k" means nothing for a bind mount and is left out; remove it`},
 
 		{`{"linux":{"cgroupsPath":"/a/../../b"}}`, `/linux/cgroupsPath: "/a/../../b" has ..; write the path without it`},
 		{`{"linux":{"resources":{"devices":[{"type":"p"}]}}}`, `/linux/resources/devices/0/type: "p" is not a type of device rule; use one of a, b, c`},
@@ -339,7 +342,7 @@ func TestAllAtOnce(t *testing.T) {
 	want := []string{
 		"/ociVersion", "/root/path", "/process/args/0", "/process/cwd", "/process/env/0", "/process/user/uid",
 		"/process/oomScoreAdj", "/mounts/0/destination", "/hooks/poststop/0/path", "/linux/namespaces/1/type",
-		"/linux/sysctl/vm.x", "/linux/maskedPaths/0", "/mounts", "/linux/maskedPaths", "/linux/readonlyPaths", "/linux/cgroupsPath",
+		"/linux/sysctl/vm.x", "/linux/maskedPaths/0", "/linux/cgroupsPath",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
