@@ -33,7 +33,7 @@ endif
 
 .PHONY: help
 help: ## list the targets (what bare make does)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build ./husk: one static program (PIE=1: position-independent)
@@ -76,6 +76,12 @@ check: ## the quick part of test: lint, unit and native integration
 	@.ci/setup.sh build run test
 	@$(MAKE) --no-print-directory lint husk
 	@.ci/test.sh quick
+
+.PHONY: test-conformance
+test-conformance: ## run the official OCI validation suite, here and in a VM
+	@.ci/setup.sh build run test vm
+	@$(MAKE) --no-print-directory -s husk
+	@.ci/test.sh conformance
 
 .PHONY: test-vm
 test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, RUN=TestKernel

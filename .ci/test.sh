@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the tests: "quick" for make check, "all" for make test, "vm" for those in
-# virtual machines, which are a part of all. KERNEL, PKG and RUN choose among these.
+# virtual machines, which are a part of all: KERNEL, PKG and RUN choose among these;
+# "conformance" for the official validation suite alone, here and in a VM.
 set -eu
 cd "$(dirname "$0")/.."
 export GOTOOLCHAIN=auto # as in the Makefile, for calls by hand
@@ -48,11 +49,19 @@ vms() {
 	in_vm bookworm -lsm selinux -run 'TestScript/proc_selinux' ./integration
 	in_vm sid:amd64 ./cgroups
 	in_vm sid:amd64 -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|proc_apparmor|proc_cpuset|ps|report|state|update)' ./integration
+	validation
 	in_vm sid -systemd -run 'Real|Systemd|TestLimit' ./cgroups/systemd ./integration
 }
+
+# validation is the official suite where limits can be set.
+validation() { in_vm bookworm -suite -run 'TestSuite$' ./integration; }
 
 case $1 in
 quick) native -short ;;
 all) native && vms ;;
 vm) vms ;;
+conformance)
+	native -run '^TestSuite'
+	validation
+	;;
 esac 2>&1 | go run .ci/report.go

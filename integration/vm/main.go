@@ -39,6 +39,7 @@ type options struct {
 	json        bool          // print test events, as go test -json does
 	full        bool          // without -test.short
 	systemd     bool          // boot it
+	suite       bool          // bring the official validation suite
 	cover       bool          // fetch coverage
 	verbose     bool          // print the console
 	lsm         string        // the security module instead of Debian's
@@ -66,6 +67,7 @@ func parse() *options {
 	flag.BoolVar(&o.full, "full", false, "not only the short tests")
 	flag.BoolVar(&o.cover, "cover", false, "bring coverage back, of the tests and of husk, and print it")
 	flag.BoolVar(&o.systemd, "systemd", false, "boot systemd and run as its service")
+	flag.BoolVar(&o.suite, "suite", false, "bring the official validation suite, which takes some 200 MB")
 	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
 	flag.StringVar(&o.lsm, "lsm", "", "security `module`, such as selinux, instead of AppArmor")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the whole run's")

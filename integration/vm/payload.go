@@ -40,7 +40,7 @@ func newPayload(o *options) (*os.File, error) {
 			return nil, err
 		}
 	}
-	if err := errors.Join(buildHusk(o), buildTools(), copySources()); err != nil {
+	if err := errors.Join(buildHusk(o), buildTools(), copySources(), o.buildSuite()); err != nil {
 		return nil, err
 	}
 	guest, err := os.ReadFile("integration/vm/guest.sh")
@@ -53,6 +53,9 @@ func newPayload(o *options) (*os.File, error) {
 	}
 	if o.systemd {
 		environment += " HUSK_DRIVER=systemd"
+	}
+	if o.suite {
+		environment += " HUSK_SUITE=/husk/suite"
 	}
 	job = environment + "\n" + job + "\n"
 	if err := os.WriteFile(stage+"/job", []byte(job), 0o644); err != nil {
@@ -169,6 +172,20 @@ func buildTools() error {
 		}
 	}
 	return nil
+}
+
+// buildSuite brings the official validation suite.
+func (o *options) buildSuite() error {
+	if !o.suite {
+		return nil
+	}
+	out, err := output("integration/suite/build.sh")
+	if err != nil {
+		return err
+	}
+	dir, _, _ := strings.Cut(out, " ")
+	_, err = output("cp", "-r", dir, stage+"/suite")
+	return err
 }
 
 // copySources copies what git knows or would add: tests read files beside them.
