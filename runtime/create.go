@@ -46,6 +46,8 @@ type CreateOptions struct {
 	// Terminal receives the pty master of a container in the foreground; only Run uses
 	// it. It must not block.
 	Terminal func(master *os.File) error
+
+	recording *seccomp.Recording // see Record
 }
 
 // Create makes a container from the bundle and leaves its init parked, waiting for
@@ -136,7 +138,7 @@ func (c *creation) compile(id string) error {
 	}
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
-		Inherit: inherit, Env: env, Filter: c.filter,
+		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording,
 	})
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ type initer struct {
 func (i *initer) main() {
 	// Cleared by the change of ids before this program ran.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0)
 	for {
 		m, err := i.await(msgPlan)
 		if err != nil {
@@ -411,7 +411,7 @@ func (i *initer) setCaps(s *Step) error {
 	} else {
 		err = setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
 	}
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0)
 	return err
 }
 
@@ -467,7 +467,7 @@ func (i *initer) applyProcess(s *Step) error {
 		i.setUmask(s.Nums[0])
 		return nil
 	case opNoNewPrivs:
-		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		return prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	case opExec:
 		return i.execute(s)
 	}

@@ -105,6 +105,7 @@ type PlanOptions struct {
 	Inherit      int                                           // descriptors from 3 on that the process keeps
 	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
+	Recording    *seccomp.Recording // whose filter takes the place of the profile's
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -499,6 +500,11 @@ func (p *Plan) payload(proc *specs.Process, box []Step, filter *Step, env []stri
 }
 
 func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
+	if o.Recording != nil {
+		s := filterStep(o.Recording.Filter())
+		s.Nums[1] = int64(o.Recording.Key)
+		return s, nil
+	}
 	if len(p.config.Seccomp) == 0 || o.Filter == nil {
 		return nil, nil
 	}

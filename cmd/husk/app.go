@@ -90,18 +90,33 @@ func (a *app) dispatch(args []string) (int, error) {
 func (a *app) run(c *command, args []string) (int, error) {
 	fs := newFlags(c.name)
 	act := c.setup(fs)
-	err := fs.Parse(args)
+	words, err := c.parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0, a.helpFor(c)
 	}
 	if err != nil {
 		return 0, usage(flagHint(c, args), "%s: %v", c.name, err)
 	}
-	if err := c.arity(fs.Args()); err != nil {
+	if err := c.arity(words); err != nil {
 		return 0, err
 	}
 	a.trace(c.name, args)
-	return act(a, fs.Args())
+	return act(a, words)
+}
+
+// parse returns the positional arguments. Flags end with the first of them, for it may be
+// followed by a command with flags of its own, where the table does not say otherwise.
+func (c *command) parse(fs *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if !c.mixed || len(rest) == 0 {
+			return append(words, rest...), nil
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
 }
 
 // arity checks the number of positional arguments.
