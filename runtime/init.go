@@ -70,6 +70,7 @@ type initer struct {
 	early   []message // batches that came while another answer was awaited
 
 	listen, lock int    // start's listening socket; lock held until execve
+	rest         []Step // of the batch, after the current one
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
 	inside       bool   // opChdir succeeded
@@ -97,6 +98,7 @@ func (i *initer) main() {
 			return
 		}
 		for k := range steps {
+			i.rest = steps[k+1:]
 			if err := i.apply(&steps[k]); err != nil {
 				i.report(&steps[k], err)
 				return
@@ -240,6 +242,8 @@ func (i *initer) hook(s *Step) error {
 	}
 	if bundle := s.Args[1]; bundle != "" {
 		h.dir = hookDir(bundle)
+	} else {
+		h.init = i
 	}
 	return runHook(h)
 }

@@ -405,8 +405,8 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	// A startContainer hook may yet make the program.
 	if len(hooksOf(p.config.Spec).StartContainer) == 0 {
 		p.add(opLookup, "/process/args/0", proc.Args[0], path, proc.Cwd)
-		p.labels(proc)
 	}
+	p.labels(proc)
 }
 
 func (p *Plan) rootfs(steps []rootfs.Step) {
@@ -445,7 +445,6 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 	if hooks := hooksOf(p.config.Spec).StartContainer; len(hooks) > 0 {
 		p.add(opChdir, "/process/cwd", proc.Cwd) // they begin where the process will
 		p.hooks("startContainer", hooks, "", specs.StateCreated, id)
-		p.labels(proc)
 	}
 	filter, err := p.filter(linux, o)
 	if err != nil {
