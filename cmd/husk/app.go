@@ -22,6 +22,8 @@ type app struct {
 	cgroups   string // manager
 
 	properties string // of systemd units that annotations may set
+
+	held []string // warnings for the log
 }
 
 // usageError is a mistake on the command line, found before anything was done.
@@ -45,6 +47,7 @@ var errUnknown = errors.New("unknown command")
 func (a *app) main(args []string) int {
 	status, err := a.dispatch(args)
 	if err == nil {
+		a.logWarnings()
 		return status
 	}
 	a.report(err)
