@@ -158,6 +158,8 @@ var hints = []struct {
 	{cause: syscall.EPERM, field: "/linux/seccomp", text: "pidfd_getfd", hint: "husk takes the listener out of the container's process, which needs the rights of ptrace(2) over it"},
 	{cause: syscall.ENODEV, field: netDevicesField, hint: "ip link lists the devices of this network namespace; one that a container has is not there"},
 	{cause: syscall.EEXIST, field: netDevicesField, hint: "give it another name there, or one with %d in which the kernel puts a number"},
+	{cause: syscall.ENODEV, text: "bridge: ", hint: "make the bridge with: ip link add NAME type bridge, or name one that husk makes and removes, as in husk0"},
+	{cause: syscall.EADDRINUSE, text: "bridge ", hint: "take the gateway that the bridge has, another bridge, or a network that is nobody's: ip addr shows whose there are"},
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},
 	{cause: syscall.EINVAL, field: netDevicesField, text: "move", hint: "not every device can leave its network namespace: lo and the kernel's own tunnel devices cannot"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},

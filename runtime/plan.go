@@ -80,10 +80,10 @@ type Plan struct {
 	Limits  []cgroups.Limit
 	Devices cgroups.Program
 	Rdt     *specs.LinuxIntelRdt
-	// NetDevices come from the network namespace of whoever calls husk.
-	NetDevices []namespaces.Device
-	Steps      []Step
-	Warnings   []string
+	// Links are the network devices that are moved into the container, or made for it.
+	Links    []Link
+	Steps    []Step
+	Warnings []string
 
 	config  *Config
 	outside int   // hooks that the parent runs during create
@@ -106,6 +106,7 @@ type PlanOptions struct {
 	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
 	Recording    *seccomp.Recording // whose filter takes the place of the profile's
+	Net          []string           // interfaces to make, see CreateOptions
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -146,6 +147,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	p.Rdt = linux.IntelRdt
 	p.namespaces(linux)
 	p.netDevices()
+	if err := p.interfaces(o.Net); err != nil {
+		return nil, err
+	}
 	if err := p.cgroup(linux, id, o); err != nil {
 		return nil, err
 	}
@@ -360,8 +364,8 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 	hooks := hooksOf(spec)
 	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
 		p.add(opOutside, "/hooks")
-	} else if len(p.NetDevices) > 0 {
-		p.add(opOutside, netDevicesField)
+	} else if len(p.Links) > 0 {
+		p.add(opOutside, p.Links[0].Field)
 	}
 	p.hooks("createContainer", hooks.CreateContainer, p.config.Bundle, specs.StateCreating, id)
 }
