@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups/resctrl"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -90,4 +91,31 @@ func (r *Runtime) leaveClass(rec *record) error {
 		return fieldError(f.Remove(rec.Rdt))
 	}
 	return fieldError(f.Undo(rec.Rdt))
+}
+
+// changeClass writes the schemas of an update, and calls then. If that fails it takes
+// them back.
+func (rec *record) changeClass(rdt *specs.LinuxIntelRdt, then func() error) error {
+	if rdt == nil {
+		return then()
+	}
+	if rec.Rdt == nil {
+		return at("/linux/intelRdt", "", errors.New("the container has no class of service: its config had no linux.intelRdt when it was created"))
+	}
+	f, err := resctrl.Open()
+	if err != nil {
+		return at("/linux/intelRdt", "", err)
+	}
+	defer f.Close()
+	if err := f.Lock(time.Now().Add(classPatience)); err != nil {
+		return at("/linux/intelRdt", "", err)
+	}
+	before, err := f.Change(rec.Rdt, rdt)
+	if err != nil {
+		return fieldError(err)
+	}
+	if err = then(); err != nil {
+		_ = f.Restore(rec.Rdt, before) // as far as possible
+	}
+	return err
 }

@@ -37,15 +37,19 @@ func ParseResources(data []byte) (*specs.LinuxResources, error) {
 
 // Update changes limits of a created, running or paused container: those that resources
 // sets. What it does not mention, and zero where that means unset, stays as it is; device
-// rules are one list, which is replaced as a whole. Either all is changed or, after an
-// error, nothing.
-func (r *Runtime) Update(id string, resources *specs.LinuxResources) error {
-	return wrap("update", id, r.update(id, resources))
+// rules are one list, which is replaced as a whole. Of rdt, if it is not nil, the schemas
+// for cache and bandwidth are written to the container's class of service. Either all is
+// changed or, after an error, nothing.
+func (r *Runtime) Update(id string, resources *specs.LinuxResources, rdt *specs.LinuxIntelRdt) error {
+	return wrap("update", id, r.update(id, resources, rdt))
 }
 
-func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
+func (r *Runtime) update(id string, resources *specs.LinuxResources, rdt *specs.LinuxIntelRdt) error {
 	v := &validator{linux: &specs.Linux{Resources: resources}}
 	v.resources()
+	if rdt != nil {
+		v.rdt(rdt)
+	}
 	if err := v.problems.orNil(); err != nil {
 		return err
 	}
@@ -68,7 +72,7 @@ func (r *Runtime) update(id string, resources *specs.LinuxResources) error {
 	for _, w := range warnings {
 		r.warn(w)
 	}
-	return h.change(limits, controllers, devices)
+	return h.rec.changeClass(rdt, func() error { return h.change(limits, controllers, devices) })
 }
 
 // devices compiles device rules and tries whether the kernel takes them; nil if there is

@@ -14,7 +14,7 @@
 //	Lock ──► Look ──► (record) ──► Make ──► Join ──► Close
 //	             all of it undone by Undo, what is the container's own removed by Remove
 //
-// Look changes nothing, and says in advance what Make will: so that a create that is
+// Change is for a container that runs. Look changes nothing, and says in advance what Make will: so that a create that is
 // killed in between can be undone. The lock is flock(2) on the root directory, as the
 // kernel's documentation asks of those who look before they leap. It is advisory, and
 // everybody who may read the directory may take it: so Remove, which must always work,

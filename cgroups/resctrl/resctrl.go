@@ -228,6 +228,14 @@ func (f *FS) write(u *Use, class int, r *specs.LinuxIntelRdt) error {
 	for i, s := range r.Schemata {
 		list = append(list, schema{"/schemata/" + strconv.Itoa(i), s})
 	}
+	err := f.writeAll(u, class, list)
+	if u.Before != "" && err == nil {
+		u.after, _ = read(class, "schemata")
+	}
+	return err
+}
+
+func (f *FS) writeAll(u *Use, class int, list []schema) error {
 	for _, s := range list {
 		if s.text == "" {
 			continue
@@ -236,10 +244,39 @@ func (f *FS) write(u *Use, class int, r *specs.LinuxIntelRdt) error {
 			return &cgroups.FieldError{Field: field + s.field, File: f.name(u.Class + "/schemata"), Value: s.text, Err: f.explain(err)}
 		}
 	}
-	if u.Before != "" {
-		u.after, _ = read(class, "schemata")
-	}
 	return nil
+}
+
+// Change writes schemas of r to the class of a container, all or none, and returns what
+// it had before. The default class is everybody's, and not to be changed by way of a
+// container.
+func (f *FS) Change(u *Use, r *specs.LinuxIntelRdt) (before string, err error) {
+	if u.Class == "" {
+		return "", f.fail("", "", fmt.Errorf("the container is in the default class of service, which is everybody's: %w", unix.EPERM))
+	}
+	class, err := f.open(u.Class)
+	if err != nil {
+		return "", f.fail("", u.Class, err)
+	}
+	defer unix.Close(class)
+	if before, err = read(class, "schemata"); err != nil {
+		return "", f.fail("", u.Class+"/schemata", err)
+	}
+	err = f.writeAll(u, class, []schema{{"/l3CacheSchema", r.L3CacheSchema}, {"/memBwSchema", r.MemBwSchema}})
+	if err != nil {
+		_ = write(class, "schemata", before)
+	}
+	return before, err
+}
+
+// Restore takes back a Change.
+func (f *FS) Restore(u *Use, before string) error {
+	class, err := f.open(u.Class)
+	if err != nil {
+		return f.fail("", u.Class, err)
+	}
+	defer unix.Close(class)
+	return f.fail("", u.Class+"/schemata", write(class, "schemata", before))
 }
 
 // Join moves the thread pid into the class and its monitoring group. The threads and

@@ -360,3 +360,32 @@ func TestMagic(t *testing.T) {
 		}
 	}
 }
+
+// An update writes all of its schemas or none.
+func TestChange(t *testing.T) {
+	k := resctrltest.New()
+	f := mount(t, k)
+	u, err := f.create(specs.LinuxIntelRdt{}, "c1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := f.Change(u, &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f", MemBwSchema: "MB:0=50"})
+	if s := f.file(t, "c1/schemata"); err != nil || s != "    L3:0=00f;1=7ff\n    MB:0=  50;1= 100\n" {
+		t.Errorf("%v, %q", err, s)
+	}
+	if _, err := f.Change(u, &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=1", MemBwSchema: "MB:0=1"}); !errors.Is(err, unix.EINVAL) {
+		t.Error(err)
+	}
+	if s := f.file(t, "c1/schemata"); s != "    L3:0=00f;1=7ff\n    MB:0=  50;1= 100\n" {
+		t.Errorf("after an error: %q", s)
+	}
+	if err := f.Restore(u, before); err != nil {
+		t.Error(err)
+	}
+	if s := f.file(t, "c1/schemata"); s != before || !strings.Contains(s, "L3:0=7ff") {
+		t.Errorf("restored: %q", s)
+	}
+	if _, err := f.Change(&Use{}, &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f"}); !errors.Is(err, unix.EPERM) {
+		t.Error(err)
+	}
+}

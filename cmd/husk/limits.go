@@ -13,6 +13,7 @@ import (
 // limitFlags are the flags that set single limits, in the words of runc.
 type limitFlags struct {
 	changes []func(r *specs.LinuxResources) // in the order of the command line
+	rdt     *specs.LinuxIntelRdt            // nil: none of its schemas is given
 }
 
 func (l *limitFlags) define(fs *flag.FlagSet) {
@@ -44,11 +45,10 @@ func (l *limitFlags) define(fs *flag.FlagSet) {
 		func(r *specs.LinuxResources, n *uint16) { part(&r.BlockIO).Weight = n })
 	limit(l, fs, "pids-limit", "`number` of processes and threads, -1 for no limit", parseInt,
 		func(r *specs.LinuxResources, n *int64) { part(&r.Pids).Limit = n })
-	for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
-		fs.Func(name, "for Intel RDT, which husk does not manage: an error (`schema`)", func(string) error {
-			return errors.New("husk does not manage Intel RDT")
-		})
-	}
+	schema(l, fs, "l3-cache-schema", "share of the L3 caches that the container's class of resctrl has; `schema` as in L3:0=7f0;1=1f",
+		func(r *specs.LinuxIntelRdt) *string { return &r.L3CacheSchema })
+	schema(l, fs, "mem-bw-schema", "memory bandwidth of that class; `schema` as in MB:0=20;1=70",
+		func(r *specs.LinuxIntelRdt) *string { return &r.MemBwSchema })
 }
 
 // apply sets what was given in r. Flags win over what is there.
@@ -56,6 +56,16 @@ func (l *limitFlags) apply(r *specs.LinuxResources) {
 	for _, change := range l.changes {
 		change(r)
 	}
+}
+
+// schema defines a flag that sets a schema of resctrl.
+func schema(l *limitFlags, fs *flag.FlagSet, name, text string, field func(*specs.LinuxIntelRdt) *string) {
+	fs.Func(name, text, func(s string) error {
+		if s != "" {
+			*field(part(&l.rdt)) = s
+		}
+		return nil
+	})
 }
 
 // limit defines one flag. An empty value is none, as for runc.

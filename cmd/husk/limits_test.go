@@ -61,8 +61,7 @@ func TestLimitMistakes(t *testing.T) {
 		{"update --memory lots c", `update: invalid value "lots" for flag -memory: not a size`},
 		{"update --cpu-share -1 c", `invalid value "-1" for flag -cpu-share: not a whole number in range`},
 		{"update --blkio-weight 65546 c", `invalid value "65546" for flag -blkio-weight: not a whole number in range`},
-		{"update --l3-cache-schema L3:0=f c", `flag -l3-cache-schema: husk does not manage Intel RDT`},
-		{"update --mem-bw-schema MB:0=20 c", `flag -mem-bw-schema: husk does not manage Intel RDT`},
+		{"update --mem-bw-schema L3:0=f c", "/linux/intelRdt/memBwSchema: \"L3:0=f\" is not one line that begins with MB:"},
 		{"update --resources /no/such/file c", "open /no/such/file: no such file or directory"},
 		{"update --resources /dev/zero c", "/dev/zero is too long"},
 	} {

@@ -31,7 +31,7 @@ func updateCommand(fs *flag.FlagSet) action {
 			}
 		}
 		limits.apply(resources)
-		return 0, a.runtime().Update(args[0], resources)
+		return 0, a.runtime().Update(args[0], resources, limits.rdt)
 	}
 }
 
