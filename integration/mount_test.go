@@ -259,11 +259,12 @@ func TestMountTmpfsMode(t *testing.T) {
 		b := newBundle(t, func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts,
 				specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/tmp"},
-				specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/var", Options: []string{"mode=700"}})
-			s.Process.Args = []string{"/probe", "stat", "/tmp", "/var"}
+				specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/var", Options: []string{"mode=700"}},
+				specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/etc", Options: []string{"tmpcopyup", "mode=710"}})
+			s.Process.Args = []string{"/probe", "stat", "/tmp", "/var", "/etc"}
 		})
 		out := b.must("run", "c1").stdout
-		if !strings.Contains(out, "/tmp dir 1777 ") || !strings.Contains(out, "/var dir 0700 ") {
+		if !strings.Contains(out, "/tmp dir 1777 ") || !strings.Contains(out, "/var dir 0700 ") || !strings.Contains(out, "/etc dir 0710 ") {
 			t.Errorf("inside:\n%s", out)
 		}
 	})

@@ -169,12 +169,9 @@ func (c *compiler) boundOn(dir string) bool {
 }
 
 func (c *compiler) after() {
-	switch {
-	case c.NoPivot:
+	if c.NoPivot {
 		c.late = append(c.late, Step{Op: OpMove, Field: "/root/path"})
-	case c.Entered:
-		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path", Flags: FlagEntered})
-	default:
+	} else if !c.Entered {
 		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path"})
 	}
 	c.late = append(c.late, Step{Op: OpStdio, Field: "/process"})

@@ -215,12 +215,24 @@ func (s *Step) newOn(t *target, fd int) (_ int, err error) {
 		}
 	}
 	if cover && s.has(FlagCopyUp) {
-		if err := copyUp(t.fd, fd); err != nil {
+		if err := s.copyUp(t.fd, fd); err != nil {
 			shut(fd)
 			return -1, fact("tmpcopyup", s.Target, err)
 		}
 	}
 	return fd, nil
+}
+
+// copyUp fills a tmpfs. A mode that was asked for is not overruled by what it covers.
+func (s *Step) copyUp(from, to int) error {
+	asked, err := statx(to, "", 0)
+	if err != nil {
+		return err
+	}
+	if err := copyUp(from, to); err != nil || !hasKey(s.Data, "mode") {
+		return err
+	}
+	return chmodRoot(to, uint32(asked.Mode&0o7777))
 }
 
 // chmodRoot sets the mode of the directory that a new mount starts with.
@@ -248,7 +260,6 @@ func (r *Root) attach(s *Step, fd int, t *target) error {
 		r.seals = append(r.seals, seal{s.Field, kept})
 	}
 	if over {
-		r.above = true
 		return r.setRoot(fd)
 	}
 	shut(fd)

@@ -15,7 +15,7 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{[]string{"A=1", "B=2", "A=3"}, "", []string{"B=2", "A=3"}},
 		{[]string{"A=1", "AB=2"}, "/root", []string{"A=1", "AB=2", "HOME=/root"}},
-		{[]string{"HOME=", "A=1"}, "/root", []string{"A=1", "HOME=/root"}},
+		{[]string{"HOME=", "A=1"}, "", []string{"HOME=", "A=1"}},
 		{[]string{"HOME=/x"}, "", []string{"HOME=/x"}},
 		{nil, "/", []string{"HOME=/"}},
 	} {
@@ -45,7 +45,7 @@ func TestSearchPath(t *testing.T) {
 	if p, home := searchPath([]string{"PATH=/a", "HOME=/h", "PATH=/b"}); p != "/b" || !home {
 		t.Error(p, home)
 	}
-	if p, home := searchPath([]string{"HOME="}); p == "" || home {
+	if p, home := searchPath([]string{"HOME="}); p == "" || !home {
 		t.Error(p, home)
 	}
 }
