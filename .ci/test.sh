@@ -21,6 +21,12 @@ native() {
 	$private go test -json "$@" -timeout 60m ./integration/... || true
 }
 
+# peers are other runtimes to compare with: the root that make bench measures in.
+peers() {
+	sh integration/bench/peers.sh >/dev/null ||
+		echo 'test: LEFT OUT without a root that has crun and runc (why: above): what compares husk with them'
+}
+
 # in_vm KERNEL ARGS... runs them with another one, which has all of cgroup v2.
 in_vm() {
 	kernel=$1
@@ -58,7 +64,7 @@ validation() { in_vm bookworm -suite -run 'TestSuite$' ./integration; }
 
 case $1 in
 quick) native -short ;;
-all) native && vms ;;
+all) peers && native && vms ;;
 vm) vms ;;
 conformance)
 	native -run '^TestSuite'

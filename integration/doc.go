@@ -16,7 +16,8 @@
 //
 //	HUSK           the binary to test; otherwise make builds ../husk
 //	HUSK_TOOLS     where the compiled helpers are; otherwise cc makes them
-//	CRUN RUNC      reference runtimes for TestOracle
+//	CRUN RUNC      other runtimes to compare with, instead of those of make bench's root
+//	HUSK_ORACLE    TestOracle only with bundles of these names (a regular expression)
 //	HUSK_FULL      run the sweeps at every system call instead of a sample
 //	HUSK_PATIENCE  multiplies the time that something may take
 package integration

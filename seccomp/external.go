@@ -72,22 +72,9 @@ func goBuildID(head []byte) string {
 	return string(text[:n])
 }
 
-// Compile has the program compile a profile.
+// Compile runs the program on memory files: no pipe that could fill up, so one
+// wait with a deadline is all there is to do.
 func (e *external) Compile(profile []byte) (*Filter, error) {
-	out, err := e.ask(profile)
-	if err != nil {
-		return nil, err
-	}
-	f := new(Filter)
-	if err := f.UnmarshalBinary(out); err != nil {
-		return nil, fmt.Errorf("seccomp compiler: %w", err)
-	}
-	return f, nil
-}
-
-// ask runs the program on memory files: no pipe that could fill up, so one wait with a
-// deadline is all there is to do.
-func (e *external) ask(profile []byte, args ...string) ([]byte, error) {
 	exe, err := e.program()
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
@@ -98,7 +85,7 @@ func (e *external) ask(profile []byte, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
 	defer closeAll(files)
-	state, err := e.run(exe, files, args)
+	state, err := e.run(exe, files)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
@@ -109,7 +96,11 @@ func (e *external) ask(profile []byte, args ...string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
-	return out, nil
+	f := new(Filter)
+	if err := f.UnmarshalBinary(out); err != nil {
+		return nil, fmt.Errorf("seccomp compiler: %w", err)
+	}
+	return f, nil
 }
 
 // program puts the program into a sealed memory file: what runs with our
@@ -174,11 +165,10 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// run starts the program without environment and waits for it. If we are killed
-// meanwhile, so is it.
-func (e *external) run(exe *os.File, stdio []*os.File, args []string) (*os.ProcessState, error) {
-	argv := append([]string{"husk-seccomp-compiler"}, args...)
-	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), argv, &os.ProcAttr{
+// run starts the program without arguments and environment and waits for it.
+// If we are killed meanwhile, so is it.
+func (e *external) run(exe *os.File, stdio []*os.File) (*os.ProcessState, error) {
+	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), []string{"husk-seccomp-compiler"}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: stdio,

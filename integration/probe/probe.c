@@ -7,6 +7,8 @@
 //	probe [TOPIC...]          facts; without a topic all of them
 //	probe open MODE PATH...   try to open: r, w, rw, a, d (directory)
 //	probe stat PATH...        type, mode, owner, device, link target
+//	probe see PATH...         all facts, and all about these paths and what is in them
+//	probe hook FILE NAME      append to FILE who calls with which state, as a hook
 //	probe exec PATH           execve it: prints the errno when that fails
 //	probe hold                say "ready", wait for SIGTERM
 //	probe ignore              the same, deaf to everything but SIGKILL
@@ -14,7 +16,6 @@
 //	probe nest DIR DEPTH      make DEPTH nested cgroups, a process in each
 //	probe sys NAME            one system call by name: ok or errno
 //	probe leak SECONDS        try to reach into every other process
-//	probe threads N           N threads pass a token round, with signals between
 //	probe echo                copy terminal input back, report SIGWINCH
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -24,7 +25,6 @@
 #include <linux/capability.h>
 #include <linux/keyctl.h>
 #include <net/if.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -398,6 +398,31 @@ static void mounts(void)
 	lines("mount", "/proc/self/mountinfo");
 }
 
+// status tells what no call answers.
+static void status(void)
+{
+	static const char *keys[] = {
+		"TracerPid", "Threads", "Seccomp_filters", "Speculation_Store_Bypass",
+		"SpeculationIndirectBranch", "Cpus_allowed_list", "Mems_allowed_list", "NSpid",
+	};
+	char line[4096];
+	FILE *f = fopen("/proc/self/status", "re");
+
+	while (f && fgets(line, sizeof line, f))
+		for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+			size_t n = strlen(keys[i]);
+
+			if (!strncmp(line, keys[i], n) && line[n] == ':')
+				printf("status.%s %s", keys[i], line + n + 2);
+		}
+	if (f)
+		fclose(f);
+	printf("timerslack %d\n", prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
+	printf("thp.disabled %d\n", prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
+	file("coredump_filter", "/proc/self/coredump_filter");
+	file("loginuid", "/proc/self/loginuid");
+}
+
 static void cgroups(void)
 {
 	lines("cgroup", "/proc/self/cgroup");
@@ -428,6 +453,7 @@ static const struct {
 	{ "links", links },
 	{ "cgroup", cgroups },
 	{ "mounts", mounts },
+	{ "status", status },
 };
 #define NTOPICS (int)(sizeof topics / sizeof *topics)
 
@@ -486,6 +512,80 @@ static int look(char **args)
 		       s.st_uid, s.st_gid, major(s.st_rdev), minor(s.st_rdev), target);
 	}
 	return 0;
+}
+
+static int byname(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+// see says all about a path: what it is, whether it can be read and written, what
+// it begins with; of a directory also what is in it, of which only the nature counts.
+static void see(const char *path, int top)
+{
+	char target[4096] = "", word[64] = "", inside[4300];
+	struct dirent **list;
+	struct stat s;
+	int fd, n, i;
+
+	if (lstat(path, &s)) {
+		printf("see %s !%s\n", path, outcome(-1));
+		return;
+	}
+	if (S_ISLNK(s.st_mode)) {
+		n = readlink(path, target, sizeof target - 1);
+		printf("see %s %o %.*s\n", path, s.st_mode, n < 0 ? 0 : n, target);
+		return;
+	}
+	printf("see %s %o %u:%u", path, s.st_mode, s.st_uid, s.st_gid);
+	if (S_ISCHR(s.st_mode) || S_ISBLK(s.st_mode))
+		printf(" %u:%u", major(s.st_rdev), minor(s.st_rdev));
+	if (S_ISDIR(s.st_mode)) {
+		snprintf(inside, sizeof inside, "%s/.probe", path);
+		printf(" w=%s\n", outcome(mkdir(inside, 0700)));
+		rmdir(inside);
+		n = top ? scandir(path, &list, NULL, byname) : 0;
+		for (i = 0; i < n; i++) {
+			snprintf(inside, sizeof inside, "%s/%s", path, list[i]->d_name);
+			if (strcmp(list[i]->d_name, ".") && strcmp(list[i]->d_name, ".."))
+				see(inside, 0);
+		}
+		return;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	printf(" r=%s", outcome(fd));
+	n = top && fd >= 0 && S_ISREG(s.st_mode) ? (int)read(fd, word, sizeof word - 1) : 0;
+	close(fd);
+	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	printf(" w=%s", outcome(fd));
+	close(fd);
+	word[n < 0 ? 0 : strcspn(word, "\n")] = 0;
+	printf(" %s\n", word);
+}
+
+// hook appends what a hook sees: its name, environment and place, and the state.
+static int hook(const char *path, const char *name)
+{
+	char state[8192];
+	ssize_t n, at = 0;
+
+	while ((n = read(0, state + at, sizeof state - at - 1)) > 0)
+		at += n;
+	state[at] = 0;
+	for (char *c = state; *c; c++)
+		if (*c == '\n')
+			*c = ' ';
+	if (!freopen(path, "ae", stdout))
+		return 1;
+	printf("hook %s\n", name);
+	environment();
+	directory();
+	ids();
+	signals();
+	capabilities();
+	namespaces();
+	printf("state %s\n", state);
+	return fflush(stdout) != 0;
 }
 
 static void quit(int sig)
@@ -935,53 +1035,6 @@ static int echo(void)
 	}
 }
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
-static int turn, threads;
-static volatile sig_atomic_t signalled;
-
-static void count_signal(int sig)
-{
-	(void)sig;
-	signalled = 1;
-}
-
-static void *player(void *arg)
-{
-	long me = (long)arg;
-
-	for (int round = 0; round < 20; round++) {
-		struct timespec brief = { 0, 100000 };
-
-		pthread_mutex_lock(&lock);
-		while (turn % threads != me)
-			pthread_cond_wait(&turned, &lock);
-		turn++;
-		pthread_cond_broadcast(&turned);
-		pthread_mutex_unlock(&lock);
-		if (round == 7)
-			pthread_kill(pthread_self(), SIGUSR1);
-		nanosleep(&brief, NULL);
-	}
-	return NULL;
-}
-
-static int play(int n)
-{
-	struct sigaction a = { .sa_handler = count_signal };
-	pthread_t all[64];
-
-	threads = n < 64 ? n : 64;
-	sigaction(SIGUSR1, &a, NULL);
-	for (long i = 0; i < threads; i++)
-		if (pthread_create(&all[i], NULL, player, (void *)i))
-			return puts("threads !create"), 1;
-	for (int i = 0; i < threads; i++)
-		pthread_join(all[i], NULL);
-	printf("threads %d turns %d signalled %d\n", threads, turn, (int)signalled);
-	return 0;
-}
-
 static int act(char **a)
 {
 	const char *verb = a[0];
@@ -990,10 +1043,17 @@ static int act(char **a)
 		return tryopen(a + 1);
 	if (!strcmp(verb, "stat"))
 		return look(a + 1);
+	if (!strcmp(verb, "see")) {
+		for (int i = 0; i < NTOPICS; i++)
+			topics[i].tell();
+		while (*++a)
+			see(*a, 1);
+		return 0;
+	}
+	if (!strcmp(verb, "hook") && a[1] && a[2])
+		return hook(a[1], a[2]);
 	if (!strcmp(verb, "exec") && a[1])
 		return execv(a[1], a + 1), printf("exec %s %s\n", a[1], outcome(-1)), 0;
-	if (!strcmp(verb, "threads") && a[1])
-		return play(atoi(a[1]));
 	if (!strcmp(verb, "hold"))
 		return hold();
 	if (!strcmp(verb, "ignore"))

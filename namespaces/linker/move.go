@@ -12,12 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linker furnishes network namespaces, and knows what it takes to have everything back.
+// linker moves devices, and knows what it takes to have them back.
 type linker struct {
 	host, there *space
-	lock        int       // a descriptor to lock while links are made or removed, -1 without
 	moved       []*device // in the order in which they were moved
-	made        []*pair
 }
 
 // device is one that moves. Going to another namespace costs it its addresses and routes,
@@ -31,20 +29,16 @@ type device struct {
 	routes    [][]nl.NetlinkRequestData // on the host
 }
 
-// Wire looks at everything before it changes anything.
-func (l *linker) Wire(fd, lock int, owner string, list []namespaces.Device) (int, error) {
-	if err := l.open(fd, lock); err != nil {
+// Move looks at everything before it changes anything.
+func (l *linker) Move(fd int, list []namespaces.Device) (int, error) {
+	l.release()
+	err := l.open(fd)
+	if err != nil {
 		return -1, err
 	}
-	devices, pairs := make([]*device, len(list)), make([]*pair, len(list))
-	for i, d := range list {
-		var err error
-		if d.Host != "" {
-			devices[i], err = l.find(d)
-		} else {
-			pairs[i], err = l.plan(d, owner)
-		}
-		if err != nil {
+	devices := make([]*device, len(list))
+	for i := range list {
+		if devices[i], err = l.find(list[i]); err != nil {
 			return i, err
 		}
 	}
@@ -52,19 +46,18 @@ func (l *linker) Wire(fd, lock int, owner string, list []namespaces.Device) (int
 	if err != nil {
 		return -1, fmt.Errorf("list the container's network devices: %w", err)
 	}
-	for i, d := range list {
-		if err := checkName(d.Name, there); err != nil {
+	for i, d := range devices {
+		if err := d.check(there); err != nil {
 			return i, err
 		}
 	}
-	for _, step := range []func(i int) error{
-		func(i int) error { return l.moveIf(devices[i], false) },
-		// Names that the kernel chooses come when the others are taken.
-		func(i int) error { return l.makeIf(pairs[i]) },
-		func(i int) error { return l.moveIf(devices[i], true) },
-	} {
-		for i := range list {
-			if err := step(i); err != nil {
+	// Names that the kernel chooses come last, when the others are taken.
+	for _, numbered := range []bool{false, true} {
+		for i, d := range devices {
+			if d.numbered() != numbered {
+				continue
+			}
+			if err := l.move(d); err != nil {
 				return i, errors.Join(err, l.Back())
 			}
 		}
@@ -72,19 +65,7 @@ func (l *linker) Wire(fd, lock int, owner string, list []namespaces.Device) (int
 	return 0, nil
 }
 
-func (l *linker) moveIf(d *device, numbered bool) error {
-	if d == nil || isTemplate(d.Name) != numbered {
-		return nil
-	}
-	return l.move(d)
-}
-
-// open begins anew.
-func (l *linker) open(fd, lock int) (err error) {
-	l.release()
-	if l.lock, err = unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-		return fmt.Errorf("fcntl: %w", err)
-	}
+func (l *linker) open(fd int) (err error) {
 	if l.host, err = here(); err != nil {
 		return err
 	}
@@ -92,17 +73,14 @@ func (l *linker) open(fd, lock int) (err error) {
 	return err
 }
 
-// release forgets what was done.
+// release forgets what was moved.
 func (l *linker) release() {
 	l.host.close()
 	l.there.close()
-	if l.lock > 0 {
-		_ = unix.Close(l.lock)
-	}
 	*l = linker{}
 }
 
-func isTemplate(name string) bool { return strings.Contains(name, "%d") }
+func (d *device) numbered() bool { return strings.Contains(d.Name, "%d") }
 
 // find looks for a device on the host.
 func (l *linker) find(d namespaces.Device) (*device, error) {
@@ -124,11 +102,11 @@ func (l *linker) find(d namespaces.Device) (*device, error) {
 	return &device{Device: d, was: was, addresses: all, routes: routes}, nil
 }
 
-// checkName makes sure that a name is free.
-func checkName(name string, there []*netlink.LinkAttrs) error {
-	taken := func(a *netlink.LinkAttrs) bool { return a.Name == name || slices.Contains(a.AltNames, name) }
-	if !isTemplate(name) && slices.ContainsFunc(there, taken) {
-		return fmt.Errorf("the container has a network device %s already: %w", name, unix.EEXIST)
+// check makes sure that the device's name is free where it goes.
+func (d *device) check(there []*netlink.LinkAttrs) error {
+	taken := func(a *netlink.LinkAttrs) bool { return a.Name == d.Name || slices.Contains(a.AltNames, d.Name) }
+	if !d.numbered() && slices.ContainsFunc(there, taken) {
+		return fmt.Errorf("the container has a network device %s already: %w", d.Name, unix.EEXIST)
 	}
 	return nil
 }
@@ -204,7 +182,7 @@ func (l *linker) Back() error {
 		}
 	}
 	l.moved = nil
-	return errors.Join(append(errs, l.unmake())...)
+	return errors.Join(errs...)
 }
 
 func (l *linker) back(d *device) error {

@@ -1,12 +1,11 @@
 // Command compiler is the half of husk's seccomp support that needs libseccomp:
 // a profile (the JSON text of /linux/seccomp) on standard input becomes an
 // encoded filter on standard output. Mistakes are lines on standard error, each
-// a JSON pointer, a tab and a text. With the arguments "calls ARCHITECTURE" it
-// prints the numbers and names of that architecture's system calls, and with
-// "version" the version of its libseccomp.
+// a JSON pointer, a tab and a text. With the argument "version" it prints that
+// of its libseccomp.
 //
 // It is linked statically (make does), embedded in husk and run from memory, so
-// it must need nothing: no files, no environment.
+// it must need nothing: no files, no environment, no arguments.
 package main
 
 import (
@@ -15,8 +14,6 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/huskrun/husk/seccomp"
 	"github.com/huskrun/husk/seccomp/libseccomp"
@@ -28,25 +25,14 @@ func main() {
 		fmt.Println(libseccomp.Version())
 		return
 	}
-	if err := answer(os.Args[1:]); err != nil {
-		complain(err)
-		os.Exit(1)
-	}
-}
-
-func answer(args []string) error {
-	if len(args) == 2 && args[0] == "calls" {
-		calls, err := libseccomp.Calls(specs.Arch(args[1]))
-		if err != nil {
-			return err
-		}
-		return seccomp.WriteCalls(os.Stdout, calls)
-	}
 	out, err := compile(os.Stdin)
 	if err == nil {
 		_, err = os.Stdout.Write(out)
 	}
-	return err
+	if err != nil {
+		complain(err)
+		os.Exit(1)
+	}
 }
 
 func compile(in io.Reader) ([]byte, error) {

@@ -44,7 +44,7 @@ func filtered(profile string) {
 	default:
 		text, err := os.ReadFile(profile)
 		must(err)
-		decoded, err := seccomp.Decode(text)
+		decoded, err := decode(text)
 		must(err)
 		p = *decoded
 	}
