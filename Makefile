@@ -89,6 +89,12 @@ test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, R
 	@$(MAKE) --no-print-directory -s husk
 	@.ci/test.sh vm
 
+.PHONY: test-engines
+test-engines: ## run Docker, containerd and Podman with husk below them: RUN=TestEngines/podman
+	@.ci/setup.sh build run engines
+	@$(MAKE) --no-print-directory -s husk
+	@.ci/engines.sh
+
 .PHONY: lint
 lint: $(HELPER) $(LINKER) ## formatting, vet, staticcheck, scripts, dependency rules
 	@.ci/lint.sh

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what is missing for the purposes named on the command line:
-#   build  a C compiler, libseccomp with headers, both fit for static linking
-#   run    a static busybox
-#   test   what the tests use besides
-#   vm     an emulator, and what makes a root and a kernel for it
-#   bench  what makes a root with current peers
+#   build    a C compiler, libseccomp with headers, both fit for static linking
+#   run      a static busybox
+#   test     what the tests use besides
+#   vm       an emulator, and what makes a root and a kernel for it
+#   bench    what makes a root with current peers
+#   engines  what makes one with engines
 # It asks for what is needed by trying it, not by package name, and does nothing
 # when all is there. Exits 1 when something that is needed stays missing.
 set -eu
@@ -48,7 +49,7 @@ missing() {
 				have $tool || echo $tool
 			done
 			;;
-		bench)
+		bench | engines)
 			have mmdebstrap || echo mmdebstrap
 			;;
 		esac

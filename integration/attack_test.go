@@ -345,6 +345,14 @@ func TestAttackDescriptors(t *testing.T) {
 				if self != "/proc/self/fd/" {
 					continue
 				}
+				// The hooks inside begin there too.
+				r = try(func(s *specs.Spec) {
+					s.Process.Cwd = fd
+					s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat ../../../../../../../../.." + c.dir + "/secret >&2; exit 1"}}}}
+				})
+				if strings.Contains(r.stderr, "hook /bin/sh") {
+					t.Errorf("a hook runs in %s: %s", fd, r.stderr)
+				}
 				r = try(func(s *specs.Spec) {
 					s.Process.Args = []string{fd + "/bin/sh", "-c", "cat " + c.dir + "/secret; echo ran"}
 				})

@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,5 +101,58 @@ func TestKillSweepNetDevices(t *testing.T) {
 			t.Error("too few tries disturbed it")
 		}
 		ip(t, "link del v0")
+	})
+}
+
+// networked gives the container an interface on a bridge that is made for it.
+func (b *bundle) networked() {
+	b.t.Helper()
+	b.annotate("bridge=husk0,address=10.88.0.2/24,address=fd88::2/64,gateway=10.88.0.1,gateway=fd88::1")
+}
+
+func (b *bundle) annotate(words string) {
+	b.t.Helper()
+	path := filepath.Join(b.dir, "config.json")
+	doc, err := os.ReadFile(path)
+	must(b.t, err)
+	doc, err = editJSON(doc, "set", "/annotations", `{"run.husk.net.eth0":"`+words+`"}`)
+	must(b.t, err)
+	must(b.t, os.WriteFile(path, doc, 0o644))
+}
+
+// Whoever is killed when, the next command leaves no interface and no bridge.
+func TestKillSweepCreateNet(t *testing.T) {
+	box(t, func(t *testing.T) { killSweep(t, parent, "create", (*bundle).networked) })
+}
+
+func TestKillSweepCreateNetHelper(t *testing.T) {
+	box(t, func(t *testing.T) { killSweep(t, child, "create", (*bundle).networked) })
+}
+
+func TestKillSweepDeleteNet(t *testing.T) {
+	box(t, func(t *testing.T) { killSweep(t, parent, "delete", (*bundle).networked) })
+}
+
+// Many containers come and go on one bridge at once: nobody removes it under another.
+func TestNetTogether(t *testing.T) {
+	box(t, func(t *testing.T) {
+		const n = 64
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", "ip -o addr show eth0"} })
+		var group sync.WaitGroup
+		for i := range n {
+			group.Go(func() {
+				address := "10.88.0." + itoa(i+2)
+				for _, words := range []string{"bridge=husk0,gateway=10.88.0.1,address=", "bridge=husk1,address="} {
+					r := b.husk("run", "--net", "eth0:"+words+address+"/24", "c"+itoa(i))
+					if r.code != 0 || !strings.Contains(r.stdout, address+"/24") {
+						t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+					}
+				}
+			})
+		}
+		group.Wait()
+		if links := linkNames(); len(links) != 1 {
+			t.Errorf("left behind: %v", links)
+		}
 	})
 }

@@ -191,6 +191,8 @@ func configEdits(ts *script, verb string, args []string) []configEdit {
 			ts.Fatalf("usage: config %s POINTER JSON", verb)
 		}
 		return []configEdit{{verb, args[0], args[1]}}
+	case "file":
+		return []configEdit{{"set", args[0], ts.ReadFile(args[1])}}
 	case "del":
 		return []configEdit{{verb, args[0], ""}}
 	case "args":

@@ -19,9 +19,11 @@ import (
 // which is that of a program without secrets. What it has beyond the payload until execve:
 // the conversation, whose other end must believe nothing, and what Calls give up.
 type Last struct {
+	// Own makes the process a child of the caller instead of the caller's parent.
+	Own bool
 	// Conn is the descriptor of the conversation. If nobody is at its other end any more
 	// when the process is about to execute, as happens to one that was frozen before, it
-	// ends instead.
+	// ends instead. -1: there is none.
 	Conn int
 	// Calls are made in this order before execve; the first that fails ends the process.
 	Calls []Call
@@ -61,7 +63,7 @@ const maxPaths = 1000
 
 var errStillborn = errors.New("the process was killed at its birth")
 
-// Start makes the process, as a child of the caller's parent, and returns when it has
+// Start makes the process, as a child of the caller's parent or an own one, and returns when it has
 // executed one of the paths or failed: then answers are what execve said of each path, or
 // err says what else failed. The pid is 0 if there was no process at all.
 func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
@@ -114,7 +116,11 @@ const lastFlags = unix.CLONE_PARENT | unix.CLONE_VFORK | uintptr(unix.SIGCHLD)
 //go:norace
 //go:nosplit
 func (h *lastHalf) fork() (uintptr, syscall.Errno) {
-	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, lastFlags, 0, 0, 0, 0, 0)
+	flags := uintptr(lastFlags)
+	if h.last.Own {
+		flags &^= unix.CLONE_PARENT
+	}
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is a network device that moves from the caller's network namespace into another.
+// Device is a network device that a network namespace is to have.
 type Device struct {
-	Host string // its name here
-	Name string // its name there; the kernel puts a number in place of %d
+	Name string // its name there; the kernel puts a number in place of %d, if it moves
+	Host string // its name in the caller's network namespace, which it leaves; "": it is made
+	Make string // how: what ParseInterface reads
 }
 
 // DeviceError says for which of several devices something failed.
@@ -47,10 +48,11 @@ type Links struct {
 
 // The kinds of messages. KindError answers with the index of a device as its step.
 const (
-	linksMove byte = iota + 1 // devices (+the namespace they go to)
-	linksBack                 // put back what was moved
-	linksKeep                 // it stays: the end
-	linksDone                 // answers the first two
+	linksWire   byte = iota + 1 // owner, devices (+the namespace that gets them, a lock)
+	linksBack                   // undo that
+	linksRemove                 // owner, bridges (+a lock)
+	linksKeep                   // what was done stays: the end
+	linksDone                   // answers the first three
 )
 
 // linksWait is how long one answer may take. The kernel changes links one at a time.
@@ -99,16 +101,35 @@ func (l *Links) start(program io.ReaderAt) error {
 	return nil
 }
 
-// Move begins to move devices into the network namespace of which fd is a descriptor.
-// They keep their permanent global addresses and are brought up there.
-func (l *Links) Move(fd int, devices []Device) error {
-	var b []byte
+// Wire begins to furnish a network namespace, of which fd is a descriptor, with devices.
+// Those that move keep their permanent global addresses. All are brought up. What is
+// made is marked with the owner's name; of several callers with one lock, another
+// descriptor, one at a time makes or removes.
+func (l *Links) Wire(fd, lock int, owner string, devices []Device) error {
+	b := appendText(nil, owner)
 	for _, d := range devices {
-		b = append(append(append(append(b, d.Host...), 0), d.Name...), 0)
+		b = appendText(appendText(appendText(b, d.Name), d.Host), d.Make)
 	}
-	l.asks = true
-	return l.conn.Send(linksMove, b, fd)
+	return l.begin(linksWire, b, fd, lock)
 }
+
+// Remove begins to remove what was made for an owner, and those of the bridges that were
+// made for anybody and have no port any more.
+func (l *Links) Remove(lock int, owner string, bridges []string) error {
+	b := appendText(nil, owner)
+	for _, name := range bridges {
+		b = appendText(b, name)
+	}
+	return l.begin(linksRemove, b, lock)
+}
+
+func (l *Links) begin(kind byte, payload []byte, fds ...int) error {
+	err := l.conn.Send(kind, payload, fds...)
+	l.asks = err == nil
+	return err
+}
+
+func appendText(b []byte, s string) []byte { return append(append(b, s...), 0) }
 
 // Wait waits until what was begun is done. On failure, then a [*DeviceError], nothing
 // has changed.
@@ -141,10 +162,9 @@ func (l *Links) Back() error {
 	if err := l.Wait(); err != nil {
 		return nil // it has put back, or is about to, what it could
 	}
-	if err := l.conn.Send(linksBack, nil); err != nil {
+	if err := l.begin(linksBack, nil); err != nil {
 		return err
 	}
-	l.asks = true
 	return l.Wait()
 }
 
@@ -185,35 +205,28 @@ func (l *Links) complaint() string {
 	return strings.TrimSpace(string(b))
 }
 
-// A Linker does the work of the program behind [Links].
+// A Linker does the work of the program behind [Links]. Its descriptors are the caller's.
 type Linker interface {
-	// Move moves the devices, or none. The index is that of the one that could not be.
-	Move(fd int, devices []Device) (index int, err error)
-	// Back undoes all moves; what cannot be undone is reported.
+	// Wire furnishes a namespace with all devices, or none. The index is that of the one
+	// with which it could not.
+	Wire(fd, lock int, owner string, devices []Device) (index int, err error)
+	// Back undoes that; what cannot be undone is reported.
 	Back() error
+	// Remove removes what was made for an owner, and bridges without ports.
+	Remove(lock int, owner string, bridges []string) error
 }
 
 // ServeLinks is the program's side of the conversation.
 func ServeLinks(conn *Conn, l Linker) error {
 	for {
 		kind, payload, fds, err := conn.Recv(time.Time{})
+		if err == nil && kind == linksKeep {
+			return nil
+		}
 		if err != nil {
 			break // our caller is gone, or out of its mind
 		}
-		index := -1
-		switch {
-		case kind == linksKeep:
-			return nil
-		case kind == linksMove && len(fds) == 1:
-			var devices []Device
-			if devices, err = decodeDevices(payload); err == nil {
-				index, err = l.Move(fds[0], devices)
-			}
-		case kind == linksBack:
-			err = l.Back()
-		default:
-			err = fmt.Errorf("message of kind %d with %d descriptors: %w", kind, len(fds), unix.EBADMSG)
-		}
+		index, err := serve(l, kind, payload, fds)
 		closeAll(fds)
 		answer, text := linksDone, []byte(nil)
 		if err != nil {
@@ -226,16 +239,22 @@ func ServeLinks(conn *Conn, l Linker) error {
 	return l.Back()
 }
 
-func decodeDevices(b []byte) ([]Device, error) {
-	words := strings.Split(string(b), "\x00")
-	if len(words)%2 != 1 || words[len(words)-1] != "" {
-		return nil, fmt.Errorf("list of devices: %w", unix.EBADMSG)
+func serve(l Linker, kind byte, payload []byte, fds []int) (index int, err error) {
+	texts := strings.Split(string(payload), "\x00")
+	n := len(texts) - 1 // each ends with a NUL
+	switch {
+	case kind == linksWire && len(fds) == 2 && n%3 == 1 && texts[n] == "":
+		devices := make([]Device, 0, n/3)
+		for i := 1; i < n; i += 3 {
+			devices = append(devices, Device{Name: texts[i], Host: texts[i+1], Make: texts[i+2]})
+		}
+		return l.Wire(fds[0], fds[1], texts[0], devices)
+	case kind == linksBack:
+		return -1, l.Back()
+	case kind == linksRemove && len(fds) == 1 && n > 0 && texts[n] == "":
+		return -1, l.Remove(fds[0], texts[0], texts[1:n])
 	}
-	var devices []Device
-	for i := 0; i+1 < len(words); i += 2 {
-		devices = append(devices, Device{words[i], words[i+1]})
-	}
-	return devices, nil
+	return -1, fmt.Errorf("message of kind %d with %d descriptors: %w", kind, len(fds), unix.EBADMSG)
 }
 
 // encodeDeviceError: the errno has a place of its own, and then does not stand in the text.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -16,10 +15,10 @@ import (
 // fakeLinker writes down what it is asked for, next to the namespace's name.
 type fakeLinker struct{ dir string }
 
-func (f *fakeLinker) Move(fd int, devices []Device) (int, error) {
+func (f *fakeLinker) Wire(fd, lock int, owner string, devices []Device) (int, error) {
 	f.dir, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	f.note("move", devices)
-	switch devices[0].Host {
+	f.note("wire "+owner, devices)
+	switch devices[0].Name {
 	case "refuse":
 		return 1, fmt.Errorf("it is stuck: %w", unix.EBUSY)
 	case "crash":
@@ -35,6 +34,12 @@ func (f *fakeLinker) Back() error {
 	if _, err := os.Stat(f.dir + "/refuse"); err == nil {
 		return errors.New("it does not come back")
 	}
+	return nil
+}
+
+func (f *fakeLinker) Remove(lock int, owner string, bridges []string) error {
+	f.dir, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", lock))
+	f.note(fmt.Sprint("remove ", owner, bridges), nil)
 	return nil
 }
 
@@ -65,19 +70,19 @@ func startLinks(t *testing.T) (l *Links, dir *os.File, notes func() string) {
 }
 
 func TestLinks(t *testing.T) {
-	devices := []Device{{"a", "b"}, {"c", "d%d"}}
+	devices := []Device{{Name: "a", Host: "b"}, {Name: "c%d", Host: "d"}, {Name: "e", Make: "f=g"}}
 	before := len(openAny())
 	for _, test := range []struct {
 		end  func(*Links) error
 		want string
 	}{
-		{(*Links).Keep, "move [{a b} {c d%d}]\n"},
-		{(*Links).Close, "move [{a b} {c d%d}]\nback []\n"},
-		{func(l *Links) error { return errors.Join(l.Back(), l.Close()) }, "move [{a b} {c d%d}]\nback []\nback []\n"},
-		{func(l *Links) error { return errors.Join(l.Wait(), l.Wait(), l.Keep()) }, "move [{a b} {c d%d}]\n"},
+		{(*Links).Keep, "wire me [{a b } {c%d d } {e  f=g}]\n"},
+		{(*Links).Close, "wire me [{a b } {c%d d } {e  f=g}]\nback []\n"},
+		{func(l *Links) error { return errors.Join(l.Back(), l.Close()) }, "wire me [{a b } {c%d d } {e  f=g}]\nback []\nback []\n"},
+		{func(l *Links) error { return errors.Join(l.Wait(), l.Wait(), l.Keep()) }, "wire me [{a b } {c%d d } {e  f=g}]\n"},
 	} {
 		l, dir, notes := startLinks(t)
-		if err := l.Move(int(dir.Fd()), devices); err != nil {
+		if err := l.Wire(int(dir.Fd()), int(dir.Fd()), "me", devices); err != nil {
 			t.Fatal(err)
 		}
 		if err := test.end(l); err != nil {
@@ -99,13 +104,13 @@ func TestLinksFailures(t *testing.T) {
 		index   int
 		want    string
 	}{
-		{[]Device{{"refuse", "x"}}, 1, "it is stuck: device or resource busy"},
-		{[]Device{{"crash", "x"}}, -1, "the network helper died: panic: crash"},
-		{[]Device{{"garbage", "x"}}, -1, "answer of kind 77: bad message"},
-		{[]Device{{"a\x00b", "x"}}, -1, "list of devices: bad message"},
+		{[]Device{{Name: "refuse"}}, 1, "it is stuck: device or resource busy"},
+		{[]Device{{Name: "crash"}}, -1, "the network helper died: panic: crash"},
+		{[]Device{{Name: "garbage"}}, -1, "answer of kind 77: bad message"},
+		{[]Device{{Name: "a\x00b"}}, -1, "message of kind 1 with 2 descriptors: bad message"},
 	} {
 		l, dir, _ := startLinks(t)
-		if err := l.Move(int(dir.Fd()), test.devices); err != nil {
+		if err := l.Wire(int(dir.Fd()), int(dir.Fd()), "me", test.devices); err != nil {
 			t.Fatal(err)
 		}
 		err := l.Wait()
@@ -123,7 +128,7 @@ func TestLinksBackFails(t *testing.T) {
 	for _, ask := range []func(*Links) error{back, (*Links).Close} {
 		l, dir, _ := startLinks(t)
 		must(0, os.WriteFile(filepath.Join(dir.Name(), "refuse"), nil, 0o600))
-		must(0, l.Move(int(dir.Fd()), []Device{{"a", "b"}}))
+		must(0, l.Wire(int(dir.Fd()), int(dir.Fd()), "me", []Device{{Name: "a"}}))
 		must(0, l.Wait())
 		if err := ask(l); err == nil || !strings.Contains(err.Error(), "it does not come back") {
 			t.Error(err)
@@ -142,7 +147,7 @@ func TestLinksWithoutProgram(t *testing.T) {
 // TestLinksOrphaned: who started the program is killed in the middle of something.
 func TestLinksOrphaned(t *testing.T) {
 	l, dir, notes := startLinks(t)
-	must(0, l.Move(int(dir.Fd()), []Device{{"a", "b"}}))
+	must(0, l.Wire(int(dir.Fd()), int(dir.Fd()), "me", []Device{{Name: "a"}}))
 	l.conn.Close() // all that the program sees of our death
 	for end := time.Now().Add(5 * time.Second); !strings.Contains(notes(), "back"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -155,13 +160,13 @@ func TestLinksOrphaned(t *testing.T) {
 	_ = l.Close()
 }
 
-func TestDecodeDevices(t *testing.T) {
-	if got, err := decodeDevices([]byte("a\x00b\x00c\x00d\x00")); err != nil || !reflect.DeepEqual(got, []Device{{"a", "b"}, {"c", "d"}}) {
-		t.Error(got, err)
+func TestLinksRemove(t *testing.T) {
+	l, dir, notes := startLinks(t)
+	must(0, l.Remove(int(dir.Fd()), "me", []string{"br0", "br1"}))
+	if err := l.Keep(); err != nil {
+		t.Error(err)
 	}
-	for _, bad := range []string{"a", "a\x00", "a\x00b", "a\x00b\x00c", "a\x00b\x00c\x00"} {
-		if got, err := decodeDevices([]byte(bad)); err == nil {
-			t.Errorf("%q: %v", bad, got)
-		}
+	if got := notes(); got != "remove me[br0 br1] []\n" {
+		t.Errorf("%q", got)
 	}
 }

@@ -251,6 +251,61 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// A copy keeps file capabilities, access control lists and attributes of users.
+func TestCopyUpXattrs(t *testing.T) {
+	for _, userns := range []bool{false, true} {
+		b := newBundle(t)
+		b.write("src/file", "x")
+		if userns {
+			b.userns() // before capabilities, which a change of owner clears
+		}
+		file := b.path("src/file")
+		var names []string
+		for name, value := range map[string]string{
+			// VFS_CAP_REVISION_2, CAP_NET_RAW permitted and effective
+			"security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00" + strings.Repeat("\x00", 12),
+			"user.note":           "hello",
+			// user::rw- user:7:r-- group::r-- mask::r-- other::r--
+			"system.posix_acl_access": "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\x07\x00\x00\x00" +
+				"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff",
+		} {
+			if userns && name != "user.note" {
+				continue // of ids of the host
+			}
+			if err := unix.Setxattr(file, name, []byte(value), 0); err != nil {
+				t.Logf("%s: %v", name, err)
+				continue
+			}
+			names = append(names, name)
+		}
+		fd, err := newMount("tmpfs", "", nil, 0)
+		must(t, err)
+		dir, err := openat(fd, ".", unix.O_RDONLY)
+		must(t, err)
+		if unix.Fsetxattr(dir, "user.x", nil, 0) == unix.EOPNOTSUPP { // before Linux 6.6
+			names = slices.DeleteFunc(names, func(n string) bool { return n == "user.note" })
+		}
+		shut(dir)
+		shut(fd)
+		if len(names) == 0 {
+			continue
+		}
+		slices.Sort(names)
+		spec := &specs.Spec{Mounts: []specs.Mount{tmpfs("/src", "tmpcopyup")}}
+		got := b.must(spec, "xattrs", append([]string{"/src/file"}, names...)...)
+		var want strings.Builder
+		for _, name := range names {
+			value := make([]byte, 100)
+			n, err := unix.Getxattr(file, name, value)
+			must(t, err)
+			fmt.Fprintf(&want, "%s %q\n", name, value[:n])
+		}
+		if got != want.String() {
+			t.Errorf("userns %v: %s, want %s", userns, got, want.String())
+		}
+	}
+}
+
 func TestCopyUp(t *testing.T) {
 	b := newBundle(t)
 	b.mkdir("src", 0o750)

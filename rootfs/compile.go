@@ -169,9 +169,12 @@ func (c *compiler) boundOn(dir string) bool {
 }
 
 func (c *compiler) after() {
-	if c.NoPivot {
+	switch {
+	case c.NoPivot:
 		c.late = append(c.late, Step{Op: OpMove, Field: "/root/path"})
-	} else if !c.Entered {
+	case c.Entered:
+		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path", Flags: FlagEntered})
+	default:
 		c.late = append(c.late, Step{Op: OpPivot, Field: "/root/path"})
 	}
 	c.late = append(c.late, Step{Op: OpStdio, Field: "/process"})

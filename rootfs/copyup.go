@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -130,8 +131,8 @@ func copyFile(from, to int, name string) error {
 	}
 }
 
-// copyOwner copies owner, mode and times between open files. The mode comes
-// second: a change of owner clears set-id bits.
+// copyOwner copies owner, mode, extended attributes and times between open files.
+// The owner comes first: its change clears set-id bits and file capabilities.
 func copyOwner(from, to int) error {
 	st, err := statx(from, "", 0)
 	if err != nil {
@@ -143,10 +144,41 @@ func copyOwner(from, to int) error {
 	if err := fchmod(to, uint32(st.Mode&0o7777)); err != nil {
 		return err
 	}
+	if err := copyXattrs(from, to); err != nil {
+		return err
+	}
 	times := [2]unix.Timespec{
 		{Sec: st.Atime.Sec, Nsec: int64(st.Atime.Nsec)},
 		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
 	}
 	_, err = call(unix.SYS_UTIMENSAT, uintptr(to), 0, uintptr(unsafe.Pointer(&times)), 0, 0)
 	return err
+}
+
+// copyXattrs copies file capabilities, access control lists and what users keep there.
+// The rest belongs to the filesystem below, or to the mount (security.selinux).
+func copyXattrs(from, to int) error {
+	list, err := flistxattr(from)
+	if err == unix.EOPNOTSUPP {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(string(list), "\x00") {
+		if name != "security.capability" && !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.posix_acl_") {
+			continue
+		}
+		value, err := fgetxattr(from, name)
+		if err == unix.ENODATA { // gone by now
+			continue
+		}
+		if err == nil {
+			err = fsetxattr(to, name, value)
+		}
+		if err != nil && err != unix.EOPNOTSUPP { // before Linux 6.6 tmpfs has no user.*
+			return fact("copy", name, err)
+		}
+	}
+	return nil
 }

@@ -260,6 +260,7 @@ func (r *Root) attach(s *Step, fd int, t *target) error {
 		r.seals = append(r.seals, seal{s.Field, kept})
 	}
 	if over {
+		r.above = true
 		return r.setRoot(fd)
 	}
 	shut(fd)

@@ -59,6 +59,18 @@ func init() {
 		}
 		return err
 	}
+	// xattrs prints extended attributes of a file.
+	probes["xattrs"] = func(_ *Root, args []string) error {
+		for _, name := range args[1:] {
+			value := make([]byte, 100)
+			n, err := unix.Getxattr(args[0], name, value)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			fmt.Printf("%s %q\n", name, value[:n])
+		}
+		return nil
+	}
 	// touch tries to write, and prints the errors.
 	probes["touch"] = func(_ *Root, args []string) error {
 		for _, name := range args {

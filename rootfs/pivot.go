@@ -12,6 +12,9 @@ func (r *Root) pivot(s *Step) error {
 	if err := r.Proc().err; err != nil {
 		return err
 	}
+	if s.has(FlagEntered) && !r.above {
+		return nil
+	}
 	old, err := openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fact("open", "/", err)

@@ -12,6 +12,7 @@ type Root struct {
 	fd     int       // the container's root directory
 	id     [2]uint64 // its mount and inode
 	at     string    // host path where it is attached while it is built
+	above  bool      // it is a mount on top of the root that was attached
 	null   int       // detached null device, until the first mask takes it
 	masked int       // a mask in place, from which to clone the next
 	empty  int       // the same for directories

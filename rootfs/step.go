@@ -108,6 +108,9 @@ func (s *Step) String() string {
 		}
 		return "console on " + s.Target
 	case OpPivot:
+		if s.has(FlagEntered) {
+			return "pivot root if a mount covers it"
+		}
 		return "pivot root"
 	case OpMove:
 		return "move root to / without pivot"

@@ -144,6 +144,32 @@ func fchmod(fd int, mode uint32) error {
 	return err
 }
 
+// flistxattr returns the names of a file's extended attributes, each with a NUL.
+func flistxattr(fd int) ([]byte, error) {
+	n, err := call(unix.SYS_FLISTXATTR, uintptr(fd), 0, 0, 0, 0)
+	if n <= 0 {
+		return nil, err
+	}
+	b := make([]byte, n)
+	n, err = call(unix.SYS_FLISTXATTR, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(n), 0, 0)
+	return b[:max(n, 0)], err
+}
+
+func fgetxattr(fd int, name string) ([]byte, error) {
+	n, err := call(unix.SYS_FGETXATTR, uintptr(fd), uintptr(cstr(name)), 0, 0, 0)
+	if n <= 0 {
+		return nil, err
+	}
+	b := make([]byte, n)
+	n, err = call(unix.SYS_FGETXATTR, uintptr(fd), uintptr(cstr(name)), uintptr(unsafe.Pointer(&b[0])), uintptr(n), 0)
+	return b[:max(n, 0)], err
+}
+
+func fsetxattr(fd int, name string, value []byte) error {
+	_, err := call(unix.SYS_FSETXATTR, uintptr(fd), uintptr(cstr(name)), uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+	return err
+}
+
 func fchdir(fd int) error {
 	_, err := call(unix.SYS_FCHDIR, uintptr(fd), 0, 0, 0, 0)
 	return err

@@ -134,7 +134,7 @@ func (c *creation) prepare() error {
 	if err := c.recordInit(c.proc.PID); err != nil {
 		return err
 	}
-	if err := c.moveLinks(); err != nil {
+	if err := c.wire(); err != nil {
 		return err
 	}
 	if err := c.keep(); err != nil {

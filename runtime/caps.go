@@ -93,7 +93,7 @@ func setCaps(effective, permit, inheritable int64) error {
 		return err
 	}
 	// An init without a uid 0 in its user namespace came to its capabilities this way.
-	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	return prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
 }
 
 func capset(effective, permit, inheritable int64) error {
@@ -116,7 +116,7 @@ func dropBounding(keep int64) error {
 		if keep&(1<<n) != 0 {
 			continue
 		}
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(n), 0, 0, 0)
+		err := prctl(unix.PR_CAPBSET_DROP, uintptr(n), 0)
 		if err == unix.EINVAL {
 			return nil
 		}
@@ -131,7 +131,7 @@ func dropBounding(keep int64) error {
 // inheritable is refused, which the spec wants warned about and not failed on.
 func raiseAmbient(mask int64) {
 	for m := uint64(mask); m != 0; m &= m - 1 {
-		_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(bits.TrailingZeros64(m)), 0, 0)
+		_ = prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(bits.TrailingZeros64(m)))
 	}
 }
 

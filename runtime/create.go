@@ -26,7 +26,7 @@ import (
 type Runtime struct {
 	Root    string           // directory of the containers' state, made if missing (0700)
 	Seccomp seccomp.Compiler // compiles filters that are not in the cache; nil: a profile is an error
-	Links   io.ReaderAt      // the program of namespaces.Links; nil: moving network devices is an error
+	Links   io.ReaderAt      // the program of namespaces.Links; nil: a container with network devices is an error
 	Log     *slog.Logger     // warnings; nil: discarded
 	Cgroups CgroupManager    // who makes the cgroups of new containers; "": Cgroupfs
 	// UnitProperties are the properties of their systemd unit that containers may set by
@@ -43,9 +43,14 @@ type CreateOptions struct {
 	NoNewKeyring  bool   // keep the caller's session keyring
 	PreserveFDs   int    // descriptors from 3 on (after LISTEN_FDS) that the process keeps
 
+	// Net makes network interfaces, each NAME:WORDS; see AnnotationNet.
+	Net []string
+
 	// Terminal receives the pty master of a container in the foreground; only Run uses
 	// it. It must not block.
 	Terminal func(master *os.File) error
+
+	recording *seccomp.Recording // see Record
 }
 
 // Create makes a container from the bundle and leaves its init parked, waiting for
@@ -136,7 +141,7 @@ func (c *creation) compile(id string) error {
 	}
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
-		Inherit: inherit, Env: env, Filter: c.filter,
+		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Net: c.o.Net,
 	})
 	if err != nil {
 		return err
@@ -272,6 +277,7 @@ func (c *creation) intend() error {
 		Rdt:       class,
 		NoProcess: spec.Process == nil, Poststart: hooks.Poststart, Poststop: hooks.Poststop,
 	}
+	c.rec.Bridges = c.plan.bridges()
 	for _, h := range hooks.StartContainer {
 		c.rec.StartHooks = append(c.rec.StartHooks, int(hookTimeout(h)))
 	}

@@ -85,6 +85,8 @@ func TestHints(t *testing.T) {
 		{"/linux/seccomp", fmt.Errorf("pidfd_getfd: %w", syscall.EPERM), "husk takes the listener"},
 		{"/linux/netDevices/x", syscall.ENODEV, "ip link lists"},
 		{"/linux/netDevices/x", syscall.EEXIST, "give it another name"},
+		{"/annotations/x", fmt.Errorf("bridge: there is no x: %w", syscall.ENODEV), "make the bridge with"},
+		{"", fmt.Errorf("bridge husk0: its address: %w", syscall.EADDRINUSE), "take the gateway"},
 		{"/linux/netDevices/x", syscall.EPERM, "moving a network device needs"},
 		{"/linux/netDevices/x", fmt.Errorf("move network device x: %w", syscall.EINVAL), "not every device"},
 		{"/hooks/prestart/0", syscall.ENOENT, "hook paths are absolute"},

@@ -258,6 +258,9 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 		p.Spawn.New = unix.CLONE_NEWUSER // it keeps its ids
 	}
 	if k.Filter.listens() {
+		if k.Filter.Args[1] == "" {
+			return &Error{Err: errors.New("the container's system calls are being recorded"), Hint: "what it executes itself is recorded too; nothing can join it"}
+		}
 		j.agent = k.agent(j.rec, j.rec.status(j.entry))
 	}
 	p.join(k, j.rec, proc)

@@ -2,7 +2,9 @@ package runtime
 
 import (
 	"slices"
+	"strings"
 
+	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
 	"github.com/huskrun/husk/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -40,9 +42,9 @@ func SupportedFeatures() *features.Features {
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
 			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
-		Annotations: map[string]string{},
-		// With the operator's leave: see Runtime.UnitProperties.
-		PotentiallyUnsafeConfigAnnotations: []string{unitProperty},
+		Annotations: map[string]string{AnnotationNet + "words": strings.Join(namespaces.Words(), ",")},
+		// The first with the operator's leave: see Runtime.UnitProperties.
+		PotentiallyUnsafeConfigAnnotations: []string{unitProperty, AnnotationNet},
 	}
 }
 

@@ -23,6 +23,7 @@ type hookCall struct {
 	env     []string
 	state   []byte        // the container's state, JSON, for stdin
 	timeout time.Duration // 0: none
+	init    *initer       // whose process's rights it shall have; nil: ours
 }
 
 // hookOutputLimit is how much of a failing hook's output its error quotes.
@@ -60,7 +61,7 @@ func appendPid(state []byte, pid int) []byte {
 // runHook runs one hook and waits for it. State and output go through anonymous files
 // and not through pipes: nobody has to read or write while the hook runs, so a hook
 // that reads nothing or writes much cannot stall the runtime. The hook's environment
-// is exactly the configured one, and so is where it begins. At the timeout its whole process group is killed.
+// is exactly the configured one. At the timeout its whole process group is killed.
 func runHook(h *hookCall) error {
 	stdin, err := memfile("state", h.state)
 	if err != nil {
@@ -76,15 +77,9 @@ func runHook(h *hookCall) error {
 	if len(args) == 0 {
 		args = []string{h.path}
 	}
-	pidfd := -1
-	pid, err := syscall.ForkExec(h.path, args, &syscall.ProcAttr{
-		Dir:   h.dir,
-		Env:   h.env,
-		Files: []uintptr{uintptr(stdin), uintptr(output), uintptr(output)},
-		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
-	})
+	pid, pidfd, err := h.start(args, stdin, output)
 	if err != nil {
-		return &fs.PathError{Op: "run hook", Path: h.path, Err: err}
+		return err
 	}
 	defer unix.Close(pidfd)
 	status, err := awaitHook(pid, pidfd, h.timeout)
@@ -95,6 +90,27 @@ func runHook(h *hookCall) error {
 		return fmt.Errorf("hook %s: %s%s", h.path, statusText(status), tail(output))
 	}
 	return nil
+}
+
+// start starts the hook, which leads a process group of its own and ends with us.
+func (h *hookCall) start(args []string, stdin, output int) (pid, pidfd int, err error) {
+	if h.init != nil {
+		if pid, err = h.init.spawn(h, args, stdin, output); err != nil {
+			return 0, -1, err
+		}
+		pidfd, err = unix.PidfdOpen(pid, 0)
+		return pid, pidfd, os.NewSyscallError("pidfd_open", err)
+	}
+	pid, err = syscall.ForkExec(h.path, args, &syscall.ProcAttr{
+		Dir:   h.dir,
+		Env:   h.env,
+		Files: []uintptr{uintptr(stdin), uintptr(output), uintptr(output)},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
+	})
+	if err != nil {
+		return 0, -1, &fs.PathError{Op: "run hook", Path: h.path, Err: err}
+	}
+	return pid, pidfd, nil
 }
 
 func awaitHook(pid, pidfd int, timeout time.Duration) (status syscall.WaitStatus, err error) {

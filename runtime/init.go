@@ -70,6 +70,7 @@ type initer struct {
 	early   []message // batches that came while another answer was awaited
 
 	listen, lock int    // start's listening socket; lock held until execve
+	rest         []Step // of the batch, after the current one
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
 	inside       bool   // opChdir succeeded
@@ -84,7 +85,7 @@ type initer struct {
 func (i *initer) main() {
 	// Cleared by the change of ids before this program ran.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0)
 	for {
 		m, err := i.await(msgPlan)
 		if err != nil {
@@ -97,6 +98,7 @@ func (i *initer) main() {
 			return
 		}
 		for k := range steps {
+			i.rest = steps[k+1:]
 			if err := i.apply(&steps[k]); err != nil {
 				i.report(&steps[k], err)
 				return
@@ -240,6 +242,8 @@ func (i *initer) hook(s *Step) error {
 	}
 	if bundle := s.Args[1]; bundle != "" {
 		h.dir = hookDir(bundle)
+	} else {
+		h.init = i
 	}
 	return runHook(h)
 }
@@ -411,7 +415,7 @@ func (i *initer) setCaps(s *Step) error {
 	} else {
 		err = setCaps(s.Nums[0], s.Nums[1], s.Nums[2])
 	}
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0)
 	return err
 }
 
@@ -467,7 +471,7 @@ func (i *initer) applyProcess(s *Step) error {
 		i.setUmask(s.Nums[0])
 		return nil
 	case opNoNewPrivs:
-		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		return prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	case opExec:
 		return i.execute(s)
 	}

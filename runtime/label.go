@@ -22,9 +22,9 @@ const (
 // unconfined is the profile of AppArmor that stands for none.
 const unconfined = "unconfined"
 
-// labels adds what the process is labelled with when it is executed. That nothing else
-// may be executed first is why create asks for it last of all, or start does if there are
-// hooks to run: an unknown label should be an error of create's.
+// labels adds what the process is labelled with when it is executed, and startContainer
+// hooks with it, which are programs of the image too. Nothing else may be executed after
+// that: so create asks for it last of all.
 func (p *Plan) labels(proc *specs.Process) {
 	if name := proc.ApparmorProfile; name != "" && (name != unconfined || hasAppArmor()) {
 		p.add(opLabel, "/process/apparmorProfile", attrAppArmor, "exec "+name)

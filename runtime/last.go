@@ -19,6 +19,7 @@ type last struct {
 	late  bool  // the filter is installed by the process
 	extra int64 // capabilities that its calls need, which it gives up then
 
+	ambient      int64   // capabilities that can be raised, of a hook
 	filter, caps *Step   // late, and what is left then
 	steps        []*Step // of the calls
 	hold         []any   // what the calls point to

@@ -3,19 +3,36 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/huskrun/husk/namespaces"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// The network devices of a container are moved by a program of their own (see
+// The network devices of a container are moved and made by a program of their own (see
 // namespaces.Links), which starts before the init does and works while the init boots
 // and mounts. Before anything can tell whether they are there, a hook or a sysctl of
 // theirs, the init waits for them (opOutside). Should create fail, or husk be killed, the
-// program puts them back on the host; once the container is created it never does.
+// program puts back what it moved and removes what it made; once the container is
+// created it never does. What was made is removed with the container.
 
 const netDevicesField = "/linux/netDevices"
+
+// AnnotationNet begins the names of annotations that make network interfaces for a
+// container in a new network namespace: behind it stands the interface's name, and the
+// value is what [namespaces.ParseInterface] reads. CreateOptions.Net has the same for
+// NAME:WORDS, and wins where both name the same interface.
+const AnnotationNet = "run.husk.net."
+
+// Link is a network device that the container gets, and the field that says so.
+type Link struct {
+	namespaces.Device
+	Field  string // "": the command line
+	bridge string
+}
 
 // netDevices plans the moves, in an order that does not change between two calls.
 func (p *Plan) netDevices() {
@@ -25,22 +42,90 @@ func (p *Plan) netDevices() {
 		if name == "" {
 			name = host
 		}
-		p.NetDevices = append(p.NetDevices, namespaces.Device{Host: host, Name: name})
+		p.Links = append(p.Links, Link{Device: namespaces.Device{Host: host, Name: name}, Field: pointer(netDevicesField, host)})
 	}
+}
+
+// interfaces plans those to be made.
+func (p *Plan) interfaces(flags []string) error {
+	var given []string
+	for _, flag := range flags {
+		name, words, _ := strings.Cut(flag, ":")
+		if err := p.makes(name, words, ""); err != nil {
+			return &Error{
+				Err:  fmt.Errorf("--net %s: %w", shorten(flag), err),
+				Hint: "write --net NAME:WORDS, as in --net eth0:bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1",
+			}
+		}
+		given = append(given, name)
+	}
+	annotations := p.config.Spec.Annotations
+	for _, key := range sorted(annotations) {
+		name, ok := strings.CutPrefix(key, AnnotationNet)
+		if !ok || slices.Contains(given, name) {
+			continue
+		}
+		if err := p.makes(name, annotations[key], pointer("/annotations", key)); err != nil {
+			return at(pointer("/annotations", key), "", err)
+		}
+	}
+	return nil
+}
+
+func (p *Plan) makes(name, words, field string) error {
+	i, err := namespaces.ParseInterface(name, words)
+	if err != nil {
+		return err
+	}
+	if !p.isNew(unix.CLONE_NEWNET) {
+		return errors.New("needs a new network namespace: who brings one brings its interfaces")
+	}
+	if slices.ContainsFunc(p.Links, func(l Link) bool { return l.Name == name }) {
+		return fmt.Errorf("there is a network device %s already", name)
+	}
+	p.Links = append(p.Links, Link{Device: namespaces.Device{Name: name, Make: words}, Field: field, bridge: i.Bridge})
+	return nil
+}
+
+// interfaces reports mistakes in annotations.
+func (v *validator) interfaces() {
+	for _, key := range sorted(v.Annotations) {
+		name, ok := strings.CutPrefix(key, AnnotationNet)
+		if !ok {
+			continue
+		}
+		field := pointer("/annotations", key)
+		if _, err := namespaces.ParseInterface(name, v.Annotations[key]); err != nil {
+			v.bad(field, err.Error(), "write it as in \"bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1\"")
+		}
+		if !v.isNew(specs.NetworkNamespace) {
+			v.bad(field, "needs a new network namespace", "add {\"type\": \"network\"} to /linux/namespaces, without a path")
+		}
+	}
+}
+
+// bridges has one for each interface that is made, "" where it is on none.
+func (p *Plan) bridges() (list []string) {
+	for _, l := range p.Links {
+		if l.Make != "" {
+			list = append(list, l.bridge)
+		}
+	}
+	return list
 }
 
 // checkLinks refuses what could not be done before anything is made.
 func (c *creation) checkLinks() error {
 	switch {
-	case len(c.plan.NetDevices) == 0:
+	case len(c.plan.Links) == 0:
 	case c.Links == nil:
 		return &Error{
-			Field: netDevicesField, Err: errors.New("this program was built without its network helper"),
+			Field: c.plan.Links[0].Field, Err: errors.New("this program was built without its network helper"),
 			Hint: "build husk with make",
 		}
 	case !mayChangeNetwork():
 		return &Error{
-			Field: netDevicesField, Err: fmt.Errorf("moving network devices needs CAP_NET_ADMIN: %w", unix.EPERM),
+			Field: c.plan.Links[0].Field, Err: fmt.Errorf("moving and making network devices needs CAP_NET_ADMIN: %w", unix.EPERM),
 			Hint: "run husk as root; a rootless container cannot have devices of the host",
 		}
 	}
@@ -56,15 +141,31 @@ func mayChangeNetwork() bool {
 }
 
 func (c *creation) startLinks() (err error) {
-	if len(c.plan.NetDevices) > 0 {
+	if len(c.plan.Links) > 0 {
 		c.links, err = namespaces.StartLinks(c.Links)
 	}
-	return at(netDevicesField, "", err)
+	return c.linkError(err)
 }
 
-// moveLinks begins to move the devices. A new namespace is that of the child since its
+// linkError names the device to blame.
+func (c *creation) linkError(err error) error {
+	if err == nil {
+		return nil
+	}
+	which := 0
+	if e, ok := errors.AsType[*namespaces.DeviceError](err); ok {
+		which, err = max(e.Index, 0), e.Err
+	}
+	l := &c.plan.Links[min(which, len(c.plan.Links)-1)]
+	if l.Field == "" {
+		err = fmt.Errorf("--net %s: %w", l.Name, err)
+	}
+	return at(l.Field, "", err)
+}
+
+// wire begins to furnish the network namespace. A new one is that of the child since its
 // birth; one that is joined need not be yet.
-func (c *creation) moveLinks() error {
+func (c *creation) wire() error {
 	if c.links == nil {
 		return nil
 	}
@@ -73,11 +174,15 @@ func (c *creation) moveLinks() error {
 		var err error
 		ns, err = namespaces.Open("/proc/"+strconv.Itoa(c.proc.PID)+"/ns/net", unix.CLONE_NEWNET)
 		if err != nil {
-			return at(netDevicesField, "", err)
+			return c.linkError(err)
 		}
 		defer ns.Close()
 	}
-	return at(netDevicesField, "", c.links.Move(int(ns.Fd()), c.plan.NetDevices))
+	devices := make([]namespaces.Device, len(c.plan.Links))
+	for i := range devices {
+		devices[i] = c.plan.Links[i].Device
+	}
+	return c.linkError(c.links.Wire(int(ns.Fd()), c.entry.rootFD, c.rec.linksOwner(), devices))
 }
 
 // awaitLinks waits until the devices are in place.
@@ -85,29 +190,56 @@ func (c *creation) awaitLinks() error {
 	if c.links == nil {
 		return nil
 	}
-	err := c.links.Wait()
-	if e, ok := errors.AsType[*namespaces.DeviceError](err); ok && e.Index >= 0 && e.Index < len(c.plan.NetDevices) {
-		return at(pointer(netDevicesField, c.plan.NetDevices[e.Index].Host), "", e.Err)
-	}
-	return at(netDevicesField, "", err)
+	return c.linkError(c.links.Wait())
 }
 
 // keepLinks: the devices are the container's from now on.
 func (c *creation) keepLinks() {
 	if c.links != nil {
 		if err := c.links.Keep(); err != nil {
-			c.warn(at(netDevicesField, "", err).Error())
+			c.warn(c.linkError(err).Error())
 		}
 		c.links = nil
 	}
 }
 
-// returnLinks puts the devices back, if there are any, after create has failed.
+// returnLinks puts everything back, if there is something, after create has failed.
 func (c *creation) returnLinks() {
-	if c.links != nil {
-		if err := errors.Join(c.links.Back(), c.links.Close()); err != nil {
-			c.warn(at(netDevicesField, "", err).Error())
-		}
-		c.links = nil
+	if c.links == nil {
+		return
 	}
+	err := errors.Join(c.links.Back(), c.links.Close())
+	c.links = nil
+	if err != nil {
+		c.warn(c.linkError(err).Error())
+	} else {
+		c.rec.Bridges = nil // nothing is left to remove
+	}
+}
+
+// linksOwner marks what is made for this container: no other one, of any state root, had
+// its name at the same time.
+func (rec *record) linksOwner() string {
+	return fmt.Sprintf("%.200s %d", rec.ID, rec.Created.UnixNano())
+}
+
+// removeLinks removes the network interfaces that were made for the container, which the
+// kernel does later, when it gets to ending the network namespace, and bridges that have
+// become nobody's, which it never does.
+func (r *Runtime) removeLinks(e *entry, rec *record) error {
+	if len(rec.Bridges) == 0 {
+		return nil
+	}
+	if r.Links == nil {
+		return errors.New("remove network interfaces: this program was built without its network helper")
+	}
+	l, err := namespaces.StartLinks(r.Links)
+	if err != nil {
+		return err
+	}
+	err = l.Remove(e.rootFD, rec.linksOwner(), rec.Bridges)
+	if err = errors.Join(err, l.Keep()); err != nil {
+		return fmt.Errorf("remove network interfaces: %w", err)
+	}
+	return nil
 }

@@ -31,7 +31,10 @@ import (
 // filterStep is the step that installs a filter. Its listener's address is for those who
 // hand it over, and goes with what create keeps for them.
 func filterStep(f *seccomp.Filter) *Step {
-	s := &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{string(f.BPF)}, Nums: []int64{int64(f.Flags), 0}}
+	// Execve leaves one thread, the one that is filtered anyway. The init's others would
+	// only be killed for what they do until then.
+	flags := f.Flags &^ (unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
+	s := &Step{Op: opSeccomp, Field: "/linux/seccomp", Args: []string{string(f.BPF)}, Nums: []int64{int64(flags), 0}}
 	if f.Listener() {
 		s.Args = append(s.Args, f.ListenerPath, f.ListenerMetadata)
 	}
@@ -67,18 +70,20 @@ func passListener(f *seccomp.Filter) error {
 
 // install makes the filter that of this thread, which is the one that will execve.
 func (i *initer) install(s *Step) error {
+	namespaces.Pin()
 	fd, err := seccomp.Install(s.filter())
 	if err != nil || fd < 0 {
 		return err
 	}
 	said := listenerPacket(uint32(fd))
-	// The key is in arguments that write(2) does not have: see Record.
+	// A recording's filter knows these calls by an argument that they do not have.
+	key := uintptr(s.Nums[1])
 	if _, _, errno := unix.RawSyscall6(unix.SYS_WRITE, uintptr(i.conn.FD()), uintptr(unsafe.Pointer(&said)), uintptr(len(said)),
-		uintptr(s.Nums[1]), 0, 0); errno != 0 {
+		key, 0, 0); errno != 0 {
 		return fmt.Errorf("write about the listener: %w", errno)
 	}
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(i.conn.FD()), uintptr(unsafe.Pointer(&said)), uintptr(len(said)))
+		n, _, errno := unix.RawSyscall6(unix.SYS_READ, uintptr(i.conn.FD()), uintptr(unsafe.Pointer(&said)), uintptr(len(said)), key, 0, 0)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
@@ -138,22 +143,38 @@ func (k *kept) agent(rec *record, status specs.ContainerState) agent {
 	return &listening{rec: rec, status: status, path: k.Filter.Args[1], metadata: k.Filter.Args[2]}
 }
 
-// handOver serves the init of the container itself.
-func (rec *record) handOver(conn *namespaces.Conn, payload []byte, e *entry) error {
+// agent is who answers for the container's own process. It has not executed that yet,
+// whatever the state has to say by now.
+func (e *entry) agent(rec *record) (agent, error) {
 	k, err := e.kept()
+	if err == nil && !k.Filter.listens() {
+		err = errWire
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.agent(rec, specs.StateCreated), nil
+}
+
+func (c *creation) agent() (agent, error) {
+	if c.o.recording != nil {
+		return recorder{c.o.recording}, nil
+	}
+	return c.entry.agent(c.rec)
+}
+
+// handOver serves the init of the container itself.
+func (rec *record) handOver(conn *namespaces.Conn, payload []byte, to func() (agent, error)) error {
+	agent, err := to()
 	if err != nil {
 		return err
-	}
-	if !k.Filter.listens() {
-		return errWire
 	}
 	init, err := rec.Init.handle()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(init)
-	// It has not executed the process yet, whatever the state has to say by now.
-	return handOver(conn, payload, init, rec.Init.PID, k.agent(rec, specs.StateCreated))
+	return handOver(conn, payload, init, rec.Init.PID, agent)
 }
 
 func (a *listening) take(listener, pid int) error {

@@ -80,10 +80,10 @@ type Plan struct {
 	Limits  []cgroups.Limit
 	Devices cgroups.Program
 	Rdt     *specs.LinuxIntelRdt
-	// NetDevices come from the network namespace of whoever calls husk.
-	NetDevices []namespaces.Device
-	Steps      []Step
-	Warnings   []string
+	// Links are the network devices that are moved into the container, or made for it.
+	Links    []Link
+	Steps    []Step
+	Warnings []string
 
 	config  *Config
 	outside int   // hooks that the parent runs during create
@@ -105,6 +105,8 @@ type PlanOptions struct {
 	Inherit      int                                           // descriptors from 3 on that the process keeps
 	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
+	Recording    *seccomp.Recording // whose filter takes the place of the profile's
+	Net          []string           // interfaces to make, see CreateOptions
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -145,6 +147,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	p.Rdt = linux.IntelRdt
 	p.namespaces(linux)
 	p.netDevices()
+	if err := p.interfaces(o.Net); err != nil {
+		return nil, err
+	}
 	if err := p.cgroup(linux, id, o); err != nil {
 		return nil, err
 	}
@@ -359,8 +364,8 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 	hooks := hooksOf(spec)
 	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
 		p.add(opOutside, "/hooks")
-	} else if len(p.NetDevices) > 0 {
-		p.add(opOutside, netDevicesField)
+	} else if len(p.Links) > 0 {
+		p.add(opOutside, p.Links[0].Field)
 	}
 	p.hooks("createContainer", hooks.CreateContainer, p.config.Bundle, specs.StateCreating, id)
 }
@@ -404,8 +409,8 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	// A startContainer hook may yet make the program.
 	if len(hooksOf(p.config.Spec).StartContainer) == 0 {
 		p.add(opLookup, "/process/args/0", proc.Args[0], path, proc.Cwd)
-		p.labels(proc)
 	}
+	p.labels(proc)
 }
 
 func (p *Plan) rootfs(steps []rootfs.Step) {
@@ -444,7 +449,6 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 	if hooks := hooksOf(p.config.Spec).StartContainer; len(hooks) > 0 {
 		p.add(opChdir, "/process/cwd", proc.Cwd) // they begin where the process will
 		p.hooks("startContainer", hooks, "", specs.StateCreated, id)
-		p.labels(proc)
 	}
 	filter, err := p.filter(linux, o)
 	if err != nil {
@@ -499,6 +503,11 @@ func (p *Plan) payload(proc *specs.Process, box []Step, filter *Step, env []stri
 }
 
 func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
+	if o.Recording != nil {
+		s := filterStep(o.Recording.Filter())
+		s.Nums[1] = int64(o.Recording.Key)
+		return s, nil
+	}
 	if len(p.config.Seccomp) == 0 || o.Filter == nil {
 		return nil, nil
 	}

@@ -72,8 +72,12 @@ func (p *Plan) hostLines() []Line {
 	if r := p.Rdt; r != nil {
 		add("/linux/intelRdt", "%s", rdtText(r))
 	}
-	for _, d := range p.NetDevices {
-		add(pointer(netDevicesField, d.Host), "move network device %s there as %s", d.Host, d.Name)
+	for _, l := range p.Links {
+		if l.Host != "" {
+			add(l.Field, "move network device %s there as %s", l.Host, l.Name)
+		} else {
+			add(l.Field, "make network device %s: %s", l.Name, l.Make)
+		}
 	}
 	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {
 		add("/process/oomScoreAdj", "set oom_score_adj %d", *proc.OOMScoreAdj)
@@ -144,7 +148,7 @@ func (s *Step) String() string {
 		}
 		return "start a new session with the container's terminal"
 	case opOutside:
-		if s.Field == netDevicesField {
+		if s.Field != "/hooks" {
 			return "wait for the network devices"
 		}
 		return "run prestart and createRuntime hooks in the runtime's namespaces"

@@ -84,8 +84,12 @@ func (i *initer) chdir(dir string) error {
 // careless caller leaked could be reached as /proc/self/fd/N (CVE-2024-21626), and the
 // kernel then answers getcwd with "(unreachable)".
 func chdir(dir string) error {
-	if err := unix.Chdir(dir); err != nil {
+	path, err := unix.BytePtrFromString(dir)
+	if err != nil {
 		return &fs.PathError{Op: "chdir", Path: dir, Err: err}
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(path)), 0, 0); errno != 0 {
+		return &fs.PathError{Op: "chdir", Path: dir, Err: errno}
 	}
 	var buf [unix.PathMax]byte
 	n, _, errno := unix.RawSyscall(unix.SYS_GETCWD, uintptr(unsafe.Pointer(&buf)), uintptr(len(buf)), 0)
@@ -103,7 +107,7 @@ func chdir(dir string) error {
 // the change until setCaps.
 func (i *initer) become(nums []int64) error {
 	i.became = true
-	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+	if err := prctl(unix.PR_SET_KEEPCAPS, 1, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
 	groups := make([]uint32, len(nums)-2)
@@ -120,7 +124,7 @@ func (i *initer) become(nums []int64) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
 		return fmt.Errorf("setresuid %d: %w", uid, errno)
 	}
-	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0))
+	return os.NewSyscallError("prctl", prctl(unix.PR_SET_KEEPCAPS, 0, 0))
 }
 
 // setGroups: a user namespace made without privilege forbids setgroups, and then an

@@ -38,6 +38,7 @@ type record struct {
 	Unit        string       // of systemd that has the cgroup, "" without
 	UserUnit    bool         // it is one of the user's manager
 	Rdt         *resctrl.Use // nil without linux.intelRdt
+	Bridges     []string     // of the network interfaces that were made for it, "" for one without
 	NoProcess   bool
 	StartHooks  []int // timeouts of startContainer hooks, seconds, 0: none
 	Poststart   []specs.Hook
@@ -112,6 +113,7 @@ func decodeRecord(b []byte) (*record, error) {
 		{"unit", &rec.Unit},
 		{"userUnit", &rec.UserUnit},
 		{"rdt", object(&rec.Rdt, useFields)},
+		{"bridges", &rec.Bridges},
 		{"noProcess", &rec.NoProcess},
 		{"startHooks", func(d *decoder) {
 			d.array("an array of numbers", func() { rec.StartHooks = append(rec.StartHooks, int(d.signed(32))) })
@@ -158,6 +160,7 @@ func (rec *record) encode() []byte {
 		if rec.Rdt != nil {
 			w.use("rdt", rec.Rdt)
 		}
+		w.list("bridges", len(rec.Bridges), func(i int) { w.quote(rec.Bridges[i]) })
 		w.flag("noProcess", rec.NoProcess)
 		w.list("startHooks", len(rec.StartHooks), func(i int) { w.b = strconv.AppendInt(w.b, int64(rec.StartHooks[i]), 10) })
 		w.hooks("poststart", rec.Poststart)

@@ -38,7 +38,7 @@ func (c *creation) stillborn(err error) bool {
 func (c *creation) bootPlaced(start bool) error {
 	if c.links != nil {
 		if err := c.links.Back(); err != nil {
-			return at(netDevicesField, "", err)
+			return c.linkError(err)
 		}
 	}
 	if c.proc != nil {

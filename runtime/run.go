@@ -55,7 +55,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 		return -1, err
 	}
 	defer c.close()
-	if err := awaitExec(c.conn, c.entry, c.rec); err != nil {
+	if err := awaitExec(c.conn, c.rec, c.agent); err != nil {
 		err = c.rec.died(err)
 		removePidFile(o.PidFile, c.proc.PID)
 		c.undo()

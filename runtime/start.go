@@ -55,7 +55,7 @@ func (r *Runtime) start(id string) error {
 	if err := conn.Send(msgStart, nil); err != nil {
 		return rec.died(orDied(err))
 	}
-	if err := awaitExec(conn, e, rec); err != nil {
+	if err := awaitExec(conn, rec, func() (agent, error) { return e.agent(rec) }); err != nil {
 		_ = conn.Close() // an init that waits for an answer ends
 		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, rec.died(err))
@@ -98,7 +98,7 @@ func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
 
 // awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
 // connection, or the init was killed in the moment before it. EOF alone: it died earlier.
-func awaitExec(conn *namespaces.Conn, e *entry, rec *record) error {
+func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error)) error {
 	deadline := rec.startDeadline()
 	announced := false
 	for {
@@ -117,7 +117,7 @@ func awaitExec(conn *namespaces.Conn, e *entry, rec *record) error {
 			return err
 		case kind == msgStarted:
 		case kind == msgListener && announced:
-			if err := rec.handOver(conn, payload, e); err != nil {
+			if err := rec.handOver(conn, payload, to); err != nil {
 				return err
 			}
 		case kind == msgExec:

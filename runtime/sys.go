@@ -35,6 +35,14 @@ func openPath(path string, flags int) (int, error) {
 	return retry(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
 }
 
+// prctl is raw: see namespaces.Pin.
+func prctl(option int, arg2, arg3 uintptr) error {
+	if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, uintptr(option), arg2, arg3, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 func unlinkat(dir int, name string, flags int) error {
 	return retryErr(func() error { return unix.Unlinkat(dir, name, flags) })
 }

@@ -84,6 +84,7 @@ func Validate(c *Config) (warnings []Problem, err error) {
 	v.resources()
 	v.timeOffsets()
 	v.netDevices()
+	v.interfaces()
 	v.rest()
 	return v.warnings.List, v.problems.orNil()
 }

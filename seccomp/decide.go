@@ -34,10 +34,14 @@ const (
 // decide runs the filter on a call of this machine's architecture; what it cannot make
 // out is killed.
 func (f *Filter) decide(number int, args []uint64) (action uint32) {
+	return f.judge(auditArch(), uint32(number), args)
+}
+
+func (f *Filter) judge(arch, number uint32, args []uint64) (action uint32) {
 	var data [64]byte // struct seccomp_data: nr, arch, instruction pointer, six arguments
 	order := binary.NativeEndian
-	order.PutUint32(data[:], uint32(number))
-	order.PutUint32(data[4:], auditArch())
+	order.PutUint32(data[:], number)
+	order.PutUint32(data[4:], arch)
 	for i, arg := range args {
 		order.PutUint64(data[16+8*i:], arg)
 	}

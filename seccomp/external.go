@@ -72,9 +72,22 @@ func goBuildID(head []byte) string {
 	return string(text[:n])
 }
 
-// Compile runs the program on memory files: no pipe that could fill up, so one
-// wait with a deadline is all there is to do.
+// Compile has the program compile a profile.
 func (e *external) Compile(profile []byte) (*Filter, error) {
+	out, err := e.ask(profile)
+	if err != nil {
+		return nil, err
+	}
+	f := new(Filter)
+	if err := f.UnmarshalBinary(out); err != nil {
+		return nil, fmt.Errorf("seccomp compiler: %w", err)
+	}
+	return f, nil
+}
+
+// ask runs the program on memory files: no pipe that could fill up, so one wait with a
+// deadline is all there is to do.
+func (e *external) ask(profile []byte, args ...string) ([]byte, error) {
 	exe, err := e.program()
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
@@ -85,7 +98,7 @@ func (e *external) Compile(profile []byte) (*Filter, error) {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
 	defer closeAll(files)
-	state, err := e.run(exe, files)
+	state, err := e.run(exe, files, args)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
@@ -96,11 +109,7 @@ func (e *external) Compile(profile []byte) (*Filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seccomp compiler: %w", err)
 	}
-	f := new(Filter)
-	if err := f.UnmarshalBinary(out); err != nil {
-		return nil, fmt.Errorf("seccomp compiler: %w", err)
-	}
-	return f, nil
+	return out, nil
 }
 
 // program puts the program into a sealed memory file: what runs with our
@@ -165,10 +174,11 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// run starts the program without arguments and environment and waits for it.
-// If we are killed meanwhile, so is it.
-func (e *external) run(exe *os.File, stdio []*os.File) (*os.ProcessState, error) {
-	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), []string{"husk-seccomp-compiler"}, &os.ProcAttr{
+// run starts the program without environment and waits for it. If we are killed
+// meanwhile, so is it.
+func (e *external) run(exe *os.File, stdio []*os.File, args []string) (*os.ProcessState, error) {
+	argv := append([]string{"husk-seccomp-compiler"}, args...)
+	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), argv, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: stdio,

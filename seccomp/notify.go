@@ -1,23 +1,53 @@
 package seccomp
 
 import (
+	"os"
 	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The requests of a listener, seccomp_unotify(2).
-var notifIDValid = request(iocWrite, 2, 8)
+// notification is a struct seccomp_notif: a call that waits for an answer.
+type notification struct {
+	id         uint64
+	pid, flags uint32
+	nr         int32
+	arch       uint32
+	ip         uint64
+	args       [6]uint64
+}
 
-const iocWrite = 1
+// answer is a struct seccomp_notif_resp.
+type answer struct {
+	id    uint64
+	val   int64
+	error int32
+	flags uint32
+}
+
+// flagContinue has the call made as if there were no filter (Linux 5.5).
+const flagContinue = 1
+
+// The requests of a listener, seccomp_unotify(2).
+var (
+	notifRecv    = request(iocRead|iocWrite, 0, unsafe.Sizeof(notification{}))
+	notifSend    = request(iocRead|iocWrite, 1, unsafe.Sizeof(answer{}))
+	notifIDValid = request(iocWrite, 2, 8)
+	notifFlags   = request(iocWrite, 4, 8) // Linux 6.6
+)
+
+const (
+	iocWrite = 1 << iota
+	iocRead
+)
 
 // request is _IOC of <asm/ioctl.h> for the type '!'.
 func request(dir, nr, size uintptr) uintptr {
 	shift := uintptr(30)
 	switch runtime.GOARCH {
-	case "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le": // which have three directions
-		shift, dir = 29, dir<<2
+	case "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le": // which have no direction at all, too
+		shift, dir = 29, dir&iocRead|dir&iocWrite<<2
 	}
 	return dir<<shift | size<<16 | '!'<<8 | nr
 }
@@ -28,4 +58,36 @@ func IsListener(fd int) bool {
 	var id uint64
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifIDValid, uintptr(unsafe.Pointer(&id)))
 	return errno == unix.ENOENT // there is no call with that number; others say ENOTTY
+}
+
+// receive takes the next call that waits. ENOENT: it does no longer.
+func receive(fd int, n *notification) error {
+	for {
+		*n = notification{} // the kernel insists
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifRecv, uintptr(unsafe.Pointer(n)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_RECV", errno)
+		}
+	}
+}
+
+// proceed lets a call happen.
+func proceed(fd int, id uint64) error {
+	a := answer{id: id, flags: flagContinue}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifSend, uintptr(unsafe.Pointer(&a)))
+	if errno == unix.ENOENT { // who called was killed, or interrupted and calls again
+		return nil
+	}
+	return os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_SEND", errorOf(errno))
+}
+
+func errorOf(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
 }

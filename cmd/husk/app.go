@@ -22,6 +22,8 @@ type app struct {
 	cgroups   string // manager
 
 	properties string // of systemd units that annotations may set
+
+	held []string // warnings for the log
 }
 
 // usageError is a mistake on the command line, found before anything was done.
@@ -45,6 +47,7 @@ var errUnknown = errors.New("unknown command")
 func (a *app) main(args []string) int {
 	status, err := a.dispatch(args)
 	if err == nil {
+		a.logWarnings()
 		return status
 	}
 	a.report(err)
@@ -90,18 +93,33 @@ func (a *app) dispatch(args []string) (int, error) {
 func (a *app) run(c *command, args []string) (int, error) {
 	fs := newFlags(c.name)
 	act := c.setup(fs)
-	err := fs.Parse(args)
+	words, err := c.parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0, a.helpFor(c)
 	}
 	if err != nil {
 		return 0, usage(flagHint(c, args), "%s: %v", c.name, err)
 	}
-	if err := c.arity(fs.Args()); err != nil {
+	if err := c.arity(words); err != nil {
 		return 0, err
 	}
 	a.trace(c.name, args)
-	return act(a, fs.Args())
+	return act(a, words)
+}
+
+// parse returns the positional arguments. Flags end with the first of them, for it may be
+// followed by a command with flags of its own, where the table does not say otherwise.
+func (c *command) parse(fs *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if !c.mixed || len(rest) == 0 {
+			return append(words, rest...), nil
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
 }
 
 // arity checks the number of positional arguments.

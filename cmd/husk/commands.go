@@ -9,8 +9,10 @@ type command struct {
 	name    string
 	args    string // as shown in help: ID in capitals, optional ones in brackets
 	summary string
-	min     int // fewest positional arguments
-	max     int // most of them, -1: any number
+	min     int    // fewest positional arguments
+	max     int    // most of them, -1: any number
+	details string // what help says beyond the flags
+	mixed   bool   // flags may also stand between and after the arguments
 	// setup defines the command's flags and returns what runs once they are parsed.
 	// Help and completion call it for the flags alone.
 	setup func(*flag.FlagSet) action
@@ -37,6 +39,7 @@ func commands() []command {
 		{name: "delete", args: "ID", summary: "remove what create made for a container", min: 1, max: 1, setup: deleteCommand},
 		{name: "spec", args: "[COMMAND [ARG...]]", summary: "write a config.json that runs out of the box", max: -1, setup: specCommand},
 		{name: "plan", args: "[BUNDLE]", summary: "print what create would do, step by step, doing none of it", max: 1, setup: planCommand},
+		{name: "seccomp", args: "check|record PATH", summary: "explain a seccomp profile, or make one from a run", min: 2, max: 2, setup: seccompCommand, details: seccompDetails, mixed: true},
 		{name: "features", summary: "print what this build supports, as the OCI features JSON", setup: featuresCommand},
 		{name: "version", summary: "print the versions of husk and of what it is built with", setup: versionCommand},
 		{name: "completion", args: "bash|zsh|fish", summary: "print a completion script for a shell", min: 1, max: 1, setup: completionCommand},

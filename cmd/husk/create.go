@@ -24,6 +24,7 @@ func createFlags(fs *flag.FlagSet, o *runtime.CreateOptions) (bundle *string) {
 	fs.BoolVar(&o.NoPivot, "no-pivot", false, "do not use pivot_root, for a rootfs on a ramdisk")
 	fs.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "keep the caller's session keyring")
 	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "pass this `number` of descriptors, from 3 on, to the container")
+	fs.Func("net", "make a network `interface`, NAME:WORDS with WORDS of bridge=, address=, gateway=, route=, mtu=, mac=, host-name=; may be repeated", appendTo(&o.Net))
 	return bundle
 }
 

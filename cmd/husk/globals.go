@@ -15,7 +15,7 @@ import (
 // result says whether --version was given.
 func (a *app) globals(fs *flag.FlagSet) *bool {
 	fs.BoolVar(&a.debug, "debug", false, "write debug entries to the log too")
-	fs.StringVar(&a.log, "log", "", "append errors to this `file`, besides standard error")
+	fs.StringVar(&a.log, "log", "", "append errors to this `file`, besides standard error, and warnings instead")
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.StringVar(&a.root, "root", "", "`directory` for the state of containers (default "+defaultRoot()+")")
 	fs.StringVar(&a.cgroups, "cgroup-manager", "", "`who` makes cgroups: cgroupfs (the default), systemd, or disabled: then none are made, and no limit is enforced")
@@ -70,7 +70,7 @@ func (a *app) runtime() *runtime.Runtime {
 		root = defaultRoot()
 	}
 	return &runtime.Runtime{
-		Root: root, Seccomp: seccompCompiler(), Links: helper("network-helper"), Log: slog.New(warner{a.stderr}),
+		Root: root, Seccomp: seccompCompiler(), Links: helper("network-helper"), Log: slog.New(warner{a}),
 		Cgroups: runtime.CgroupManager(a.cgroups), UnitProperties: strings.Split(a.properties, ","),
 	}
 }

@@ -43,6 +43,9 @@ func (a *app) helpFor(c *command) error {
 		fmt.Fprint(w, "\nFlags:\n")
 		printFlags(w, fs)
 	}
+	if c.details != "" {
+		fmt.Fprint(w, "\n"+c.details)
+	}
 	return w.Flush()
 }
 

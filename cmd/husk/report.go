@@ -6,7 +6,6 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -31,6 +30,8 @@ type entry struct {
 	Field string `json:"field,omitempty"`
 	Path  string `json:"path,omitempty"`
 	Hint  string `json:"hint,omitempty"`
+
+	Warnings []string `json:"warnings,omitempty"` // that came before the error
 }
 
 // report tells the user, and the log if there is one, why the command failed.
@@ -43,6 +44,7 @@ func (a *app) report(err error) {
 	if e.Hint != "" {
 		fmt.Fprintf(a.stderr, "husk: hint: %s\n", e.Hint)
 	}
+	e.Warnings = a.held
 	a.append(e)
 }
 
@@ -97,8 +99,8 @@ func code(err error) string {
 	return ""
 }
 
-// trace logs the command line when --debug is given. Nothing else is ever logged
-// beside the one error: Podman reads the whole file as a single JSON value.
+// trace logs the command line when --debug is given. Otherwise a command that fails
+// logs one entry only: Podman reads the whole file as a single JSON value.
 func (a *app) trace(name string, args []string) {
 	if a.debug {
 		a.append(entry{Level: "debug", Msg: "husk " + name + " " + strings.Join(args, " "), Op: name})
@@ -133,6 +135,9 @@ func (e *entry) line(format string) ([]byte, error) {
 			fmt.Fprintf(&b, " %s=%q", kv[0], kv[1])
 		}
 	}
+	for _, w := range e.Warnings {
+		fmt.Fprintf(&b, " warning=%q", w)
+	}
 	return []byte(b.String()), nil
 }
 
@@ -150,15 +155,28 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
-// warner prints warnings on standard error. They are not for the log, whose one entry
-// is the error.
-type warner struct{ w io.Writer }
+// warner takes warnings. They are printed at once, unless there is a log: then an engine
+// calls, whose create, run and exec have the container's own streams, and nothing but
+// the container's output belongs there. So they wait for the end of the command: those
+// of one that fails become a part of its entry.
+type warner struct{ *app }
 
 func (warner) Enabled(context.Context, slog.Level) bool { return true }
 
 func (w warner) Handle(_ context.Context, r slog.Record) error {
-	_, err := fmt.Fprintf(w.w, "husk: warning: %s\n", r.Message)
+	if w.log != "" {
+		w.held = append(w.held, r.Message)
+		return nil
+	}
+	_, err := fmt.Fprintf(w.stderr, "husk: warning: %s\n", r.Message)
 	return err
+}
+
+// logWarnings logs those of a command that has succeeded.
+func (a *app) logWarnings() {
+	for _, text := range a.held {
+		a.append(entry{Level: "warning", Msg: text})
+	}
 }
 
 func (w warner) WithAttrs([]slog.Attr) slog.Handler { return w }

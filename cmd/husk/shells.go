@@ -33,7 +33,8 @@ func (c *command) choices() string {
 	case strings.HasPrefix(c.args, "ID") && c.name != "create" && c.name != "run":
 		return "$(husk list --quiet 2>/dev/null)"
 	case strings.Contains(c.args, "|"):
-		return strings.ReplaceAll(c.args, "|", " ")
+		words, _, _ := strings.Cut(c.args, " ")
+		return strings.ReplaceAll(words, "|", " ")
 	}
 	return ""
 }

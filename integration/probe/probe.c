@@ -16,6 +16,7 @@
 //	probe nest DIR DEPTH      make DEPTH nested cgroups, a process in each
 //	probe sys NAME            one system call by name: ok or errno
 //	probe leak SECONDS        try to reach into every other process
+//	probe threads N           N threads pass a token round, with signals between
 //	probe echo                copy terminal input back, report SIGWINCH
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -25,6 +26,7 @@
 #include <linux/capability.h>
 #include <linux/keyctl.h>
 #include <net/if.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -1035,6 +1037,53 @@ static int echo(void)
 	}
 }
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
+static int turn, threads;
+static volatile sig_atomic_t signalled;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	signalled = 1;
+}
+
+static void *player(void *arg)
+{
+	long me = (long)arg;
+
+	for (int round = 0; round < 20; round++) {
+		struct timespec brief = { 0, 100000 };
+
+		pthread_mutex_lock(&lock);
+		while (turn % threads != me)
+			pthread_cond_wait(&turned, &lock);
+		turn++;
+		pthread_cond_broadcast(&turned);
+		pthread_mutex_unlock(&lock);
+		if (round == 7)
+			pthread_kill(pthread_self(), SIGUSR1);
+		nanosleep(&brief, NULL);
+	}
+	return NULL;
+}
+
+static int play(int n)
+{
+	struct sigaction a = { .sa_handler = count_signal };
+	pthread_t all[64];
+
+	threads = n < 64 ? n : 64;
+	sigaction(SIGUSR1, &a, NULL);
+	for (long i = 0; i < threads; i++)
+		if (pthread_create(&all[i], NULL, player, (void *)i))
+			return puts("threads !create"), 1;
+	for (int i = 0; i < threads; i++)
+		pthread_join(all[i], NULL);
+	printf("threads %d turns %d signalled %d\n", threads, turn, (int)signalled);
+	return 0;
+}
+
 static int act(char **a)
 {
 	const char *verb = a[0];
@@ -1054,6 +1103,8 @@ static int act(char **a)
 		return hook(a[1], a[2]);
 	if (!strcmp(verb, "exec") && a[1])
 		return execv(a[1], a + 1), printf("exec %s %s\n", a[1], outcome(-1)), 0;
+	if (!strcmp(verb, "threads") && a[1])
+		return play(atoi(a[1]));
 	if (!strcmp(verb, "hold"))
 		return hold();
 	if (!strcmp(verb, "ignore"))

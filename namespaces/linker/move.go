@@ -12,10 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linker moves devices, and knows what it takes to have them back.
+// linker furnishes network namespaces, and knows what it takes to have everything back.
 type linker struct {
 	host, there *space
+	lock        int       // a descriptor to lock while links are made or removed, -1 without
 	moved       []*device // in the order in which they were moved
+	made        []*pair
 }
 
 // device is one that moves. Going to another namespace costs it its addresses and routes,
@@ -29,16 +31,20 @@ type device struct {
 	routes    [][]nl.NetlinkRequestData // on the host
 }
 
-// Move looks at everything before it changes anything.
-func (l *linker) Move(fd int, list []namespaces.Device) (int, error) {
-	l.release()
-	err := l.open(fd)
-	if err != nil {
+// Wire looks at everything before it changes anything.
+func (l *linker) Wire(fd, lock int, owner string, list []namespaces.Device) (int, error) {
+	if err := l.open(fd, lock); err != nil {
 		return -1, err
 	}
-	devices := make([]*device, len(list))
-	for i := range list {
-		if devices[i], err = l.find(list[i]); err != nil {
+	devices, pairs := make([]*device, len(list)), make([]*pair, len(list))
+	for i, d := range list {
+		var err error
+		if d.Host != "" {
+			devices[i], err = l.find(d)
+		} else {
+			pairs[i], err = l.plan(d, owner)
+		}
+		if err != nil {
 			return i, err
 		}
 	}
@@ -46,18 +52,19 @@ func (l *linker) Move(fd int, list []namespaces.Device) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("list the container's network devices: %w", err)
 	}
-	for i, d := range devices {
-		if err := d.check(there); err != nil {
+	for i, d := range list {
+		if err := checkName(d.Name, there); err != nil {
 			return i, err
 		}
 	}
-	// Names that the kernel chooses come last, when the others are taken.
-	for _, numbered := range []bool{false, true} {
-		for i, d := range devices {
-			if d.numbered() != numbered {
-				continue
-			}
-			if err := l.move(d); err != nil {
+	for _, step := range []func(i int) error{
+		func(i int) error { return l.moveIf(devices[i], false) },
+		// Names that the kernel chooses come when the others are taken.
+		func(i int) error { return l.makeIf(pairs[i]) },
+		func(i int) error { return l.moveIf(devices[i], true) },
+	} {
+		for i := range list {
+			if err := step(i); err != nil {
 				return i, errors.Join(err, l.Back())
 			}
 		}
@@ -65,7 +72,19 @@ func (l *linker) Move(fd int, list []namespaces.Device) (int, error) {
 	return 0, nil
 }
 
-func (l *linker) open(fd int) (err error) {
+func (l *linker) moveIf(d *device, numbered bool) error {
+	if d == nil || isTemplate(d.Name) != numbered {
+		return nil
+	}
+	return l.move(d)
+}
+
+// open begins anew.
+func (l *linker) open(fd, lock int) (err error) {
+	l.release()
+	if l.lock, err = unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
 	if l.host, err = here(); err != nil {
 		return err
 	}
@@ -73,14 +92,17 @@ func (l *linker) open(fd int) (err error) {
 	return err
 }
 
-// release forgets what was moved.
+// release forgets what was done.
 func (l *linker) release() {
 	l.host.close()
 	l.there.close()
+	if l.lock > 0 {
+		_ = unix.Close(l.lock)
+	}
 	*l = linker{}
 }
 
-func (d *device) numbered() bool { return strings.Contains(d.Name, "%d") }
+func isTemplate(name string) bool { return strings.Contains(name, "%d") }
 
 // find looks for a device on the host.
 func (l *linker) find(d namespaces.Device) (*device, error) {
@@ -102,11 +124,11 @@ func (l *linker) find(d namespaces.Device) (*device, error) {
 	return &device{Device: d, was: was, addresses: all, routes: routes}, nil
 }
 
-// check makes sure that the device's name is free where it goes.
-func (d *device) check(there []*netlink.LinkAttrs) error {
-	taken := func(a *netlink.LinkAttrs) bool { return a.Name == d.Name || slices.Contains(a.AltNames, d.Name) }
-	if !d.numbered() && slices.ContainsFunc(there, taken) {
-		return fmt.Errorf("the container has a network device %s already: %w", d.Name, unix.EEXIST)
+// checkName makes sure that a name is free.
+func checkName(name string, there []*netlink.LinkAttrs) error {
+	taken := func(a *netlink.LinkAttrs) bool { return a.Name == name || slices.Contains(a.AltNames, name) }
+	if !isTemplate(name) && slices.ContainsFunc(there, taken) {
+		return fmt.Errorf("the container has a network device %s already: %w", name, unix.EEXIST)
 	}
 	return nil
 }
@@ -182,7 +204,7 @@ func (l *linker) Back() error {
 		}
 	}
 	l.moved = nil
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.unmake())...)
 }
 
 func (l *linker) back(d *device) error {

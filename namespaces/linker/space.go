@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/huskrun/husk/namespaces"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -107,6 +108,15 @@ func (s *space) links() ([]*netlink.LinkAttrs, error) {
 
 // link finds a link by index or, if that is 0, by name.
 func (s *space) link(index int, name string) (*netlink.LinkAttrs, error) {
+	link, err := s.whole(index, name)
+	if err != nil {
+		return nil, err
+	}
+	return link.Attrs(), nil
+}
+
+// whole is link with what is particular to its type.
+func (s *space) whole(index int, name string) (netlink.Link, error) {
 	parts := []nl.NetlinkRequestData{byIndex(index)}
 	if index == 0 {
 		parts = append(parts, text(unix.IFLA_IFNAME, name))
@@ -118,11 +128,7 @@ func (s *space) link(index int, name string) (*netlink.LinkAttrs, error) {
 	if len(answers) != 1 {
 		return nil, unix.ENODEV
 	}
-	link, err := netlink.LinkDeserialize(nil, answers[0])
-	if err != nil {
-		return nil, err
-	}
-	return link.Attrs(), nil
+	return netlink.LinkDeserialize(nil, answers[0])
 }
 
 func (s *space) up(index int) error {
@@ -153,13 +159,13 @@ type address struct {
 	attrs []nl.NetlinkRequestData
 }
 
-// addresses lists those of a link, of every family.
+// addresses lists those of a link, or of all if it is 0, of every family.
 func (s *space) addresses(index int) ([]address, error) {
 	answers, err := s.ask(unix.RTM_GETADDR, unix.NLM_F_DUMP, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	var list []address
 	for _, b := range answers {
 		m := nl.DeserializeIfAddrmsg(b)
-		if int(m.Index) != index {
+		if index != 0 && int(m.Index) != index {
 			continue
 		}
 		attrs, err := nl.ParseRouteAttr(b[m.Len():])
@@ -239,5 +245,55 @@ func (s *space) addRoute(index int, route []nl.NetlinkRequestData) error {
 		}
 	}
 	_, err := s.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, route...)
+	return err
+}
+
+// plain is the address without what else the kernel says of it.
+func (a address) plain() (plain namespaces.Address) {
+	plain.Bits = int(a.Prefixlen)
+	for _, attr := range a.attrs {
+		// IFA_ADDRESS is another one's where a link has one other end only.
+		if r := attr.(*nl.RtAttr); r.Type == unix.IFA_LOCAL || r.Type == unix.IFA_ADDRESS && plain.IP == nil {
+			plain.IP = r.Data
+		}
+	}
+	return plain
+}
+
+func family(a namespaces.Address) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// give gives a link an address that nobody else has: IPv6 need not ask around, which
+// takes it more than a second.
+func (s *space) give(index int, a namespaces.Address) error {
+	m := unix.IfAddrmsg{Family: family(a), Prefixlen: uint8(a.Bits)}
+	parts := []nl.NetlinkRequestData{nl.NewRtAttr(unix.IFA_LOCAL, a.IP), nl.NewRtAttr(unix.IFA_ADDRESS, a.IP)}
+	if !a.Is4() {
+		parts = append(parts, number(unix.IFA_FLAGS, unix.IFA_F_NODAD))
+	} else if a.Bits < 31 {
+		parts = append(parts, nl.NewRtAttr(unix.IFA_BROADCAST, a.Last()))
+	}
+	return s.add(index, address{IfAddrmsg: m, attrs: parts})
+}
+
+// route adds a route through a gateway on the link or, without one, to the link itself.
+func (s *space) route(index int, to, via namespaces.Address) error {
+	m := nl.NewRtMsg()
+	m.Family, m.Dst_len, m.Protocol = family(to), uint8(to.Bits), unix.RTPROT_STATIC
+	parts := []nl.NetlinkRequestData{m, number(unix.RTA_OIF, uint32(index))}
+	if to.Bits != 0 {
+		parts = append(parts, nl.NewRtAttr(unix.RTA_DST, to.IP))
+	}
+	if via.IP != nil {
+		m.Flags = unix.RTNH_F_ONLINK
+		parts = append(parts, nl.NewRtAttr(unix.RTA_GATEWAY, via.IP))
+	} else if to.Is4() {
+		m.Scope = unix.RT_SCOPE_LINK
+	}
+	_, err := s.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, parts...)
 	return err
 }

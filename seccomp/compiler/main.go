@@ -1,11 +1,12 @@
 // Command compiler is the half of husk's seccomp support that needs libseccomp:
 // a profile (the JSON text of /linux/seccomp) on standard input becomes an
 // encoded filter on standard output. Mistakes are lines on standard error, each
-// a JSON pointer, a tab and a text. With the argument "version" it prints that
-// of its libseccomp.
+// a JSON pointer, a tab and a text. With the arguments "calls ARCHITECTURE" it
+// prints the numbers and names of that architecture's system calls, and with
+// "version" the version of its libseccomp.
 //
 // It is linked statically (make does), embedded in husk and run from memory, so
-// it must need nothing: no files, no environment, no arguments.
+// it must need nothing: no files, no environment.
 package main
 
 import (
@@ -14,6 +15,8 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/huskrun/husk/seccomp"
 	"github.com/huskrun/husk/seccomp/libseccomp"
@@ -25,14 +28,25 @@ func main() {
 		fmt.Println(libseccomp.Version())
 		return
 	}
+	if err := answer(os.Args[1:]); err != nil {
+		complain(err)
+		os.Exit(1)
+	}
+}
+
+func answer(args []string) error {
+	if len(args) == 2 && args[0] == "calls" {
+		calls, err := libseccomp.Calls(specs.Arch(args[1]))
+		if err != nil {
+			return err
+		}
+		return seccomp.WriteCalls(os.Stdout, calls)
+	}
 	out, err := compile(os.Stdin)
 	if err == nil {
 		_, err = os.Stdout.Write(out)
 	}
-	if err != nil {
-		complain(err)
-		os.Exit(1)
-	}
+	return err
 }
 
 func compile(in io.Reader) ([]byte, error) {

@@ -149,7 +149,7 @@ func (c *compiler) collect() []*call {
 				byName[name] = k
 				calls = append(calls, k)
 			}
-			for _, args := range alternatives(r.Args) {
+			for _, args := range seccomp.Alternatives(r.Args) {
 				k.rules = append(k.rules, rule{field, action(r.Action, r.ErrnoRet), args})
 			}
 		}
@@ -206,23 +206,6 @@ func (c *compiler) warnOverridden(k *call, by scmp.ScmpAction) {
 			c.warn(r.field, "%s: this has no effect, another rule without args decides", k.name)
 		}
 	}
-}
-
-// alternatives are the lists of conditions that a rule's args stand for: one that
-// has them all, or one for each if an index repeats.
-func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
-	var seen [6]bool
-	for _, a := range args {
-		if seen[a.Index] {
-			each := make([][]specs.LinuxSeccompArg, len(args))
-			for i := range args {
-				each[i] = args[i : i+1]
-			}
-			return each
-		}
-		seen[a.Index] = true
-	}
-	return [][]specs.LinuxSeccompArg{args}
 }
 
 // intricate calls are those that libseccomp gets wrong (see archStub).

@@ -44,7 +44,7 @@ func filtered(profile string) {
 	default:
 		text, err := os.ReadFile(profile)
 		must(err)
-		decoded, err := decode(text)
+		decoded, err := seccomp.Decode(text)
 		must(err)
 		p = *decoded
 	}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/huskrun/husk/runtime"
+)
+
+// recordProfile runs a bundle, and returns its process's exit status.
+func (a *app) recordProfile(bundle, base, output string) (int, error) {
+	r := a.runtime()
+	rec, err := r.NewRecording(base)
+	if err != nil {
+		return 0, err
+	}
+	var o runtime.RunOptions
+	status, err := a.onTerminal(&o.Terminal, func() (int, error) {
+		return r.Record("recording-"+strconv.Itoa(os.Getpid()), bundle, rec, o)
+	})
+	if err != nil {
+		return status, err
+	}
+	p, err := r.Recorded(rec)
+	if err != nil {
+		return 0, err
+	}
+	if output == "-" {
+		return status, a.printJSON(p, "\t")
+	}
+	data, err := marshal(p, "\t")
+	if err == nil {
+		err = os.WriteFile(output, data, 0o644)
+	}
+	return status, err
+}
+
+// checkProfile prints what a profile does.
+func (a *app) checkProfile(path string) error {
+	e, err := a.runtime().ExplainProfile(path)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(a.stdout)
+	for _, arch := range e.Arches {
+		fmt.Fprintln(w, arch.Arch)
+		for _, g := range arch.Groups {
+			fmt.Fprintf(w, "  %s: %d system calls\n", g.Answer, len(g.Calls))
+			wrapped(w, g.Calls)
+			for _, rule := range g.Rules {
+				fmt.Fprintf(w, "      %s\n", rule)
+			}
+		}
+	}
+	fmt.Fprintf(w, "other architectures: %s\n", e.Others)
+	for _, part := range e.Idle {
+		fmt.Fprintf(w, "without effect: %s\n", part)
+	}
+	return w.Flush()
+}
+
+// wrapped prints words in lines of at most 80 characters.
+func wrapped(w io.Writer, words []string) {
+	line := "   "
+	for _, word := range words {
+		if len(line)+1+len(word) > 80 {
+			fmt.Fprintln(w, line)
+			line = "   "
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(w, line)
+}

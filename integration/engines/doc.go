@@ -1,0 +1,22 @@
+// Package engines runs container engines with husk below them: Docker, containerd and
+// Podman as Debian packages them, their daemons started by hand. It holds tests only;
+// make test-engines runs them.
+//
+// Everything happens in a box (box_test.go): a throw-away Debian root (root.sh), which
+// is kept, below an overlay, which is not, in mount, PID, network, IPC, UTS and cgroup
+// namespaces of its own, with a cgroup2 file system that shows the box's own subtree.
+// Engines find a machine to themselves; the machine finds nothing.
+//
+// What an engine has to do is written down as scripts in testdata. The same script runs
+// with every engine that it is for and with every runtime, runc first: so a failure with
+// both is the engine's, the root's or the script's, one with husk alone is husk's. After
+// each script the box is searched for what is left: processes, mounts, cgroups, links,
+// state files.
+//
+// Environment:
+//
+//	ENGINES_ROOT      the throw-away root, as root.sh prints it; without it nothing is tested
+//	ENGINES_RUNTIMES  which to test, default "runc husk"
+//	HUSK              the binary to test, default ../../husk
+//	HUSK_PATIENCE     multiplies the time that something may take
+package engines

@@ -1,0 +1,224 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Interface is a pair of virtual devices to be made: one end for the container, the
+// other one on the host.
+type Interface struct {
+	Name      string    // in the container
+	Host      string    // of the host's end; "": the kernel numbers it
+	Bridge    string    // that the host's end becomes a port of, "" without
+	MAC       []byte    // of the container's end, nil: any
+	MTU       int       // 0: as the kernel has it
+	Addresses []Address // of the container's end
+	Gateways  []Address // at most one of each family
+	Routes    []Route
+}
+
+// Route is one of the container.
+type Route struct {
+	To  Address
+	Via Address // without IP: the gateway or, if there is none, whatever the interface is connected to
+}
+
+// BridgePrefix begins the names of the bridges that are made if they are missing.
+const BridgePrefix = "husk"
+
+// Words lists what a description of an interface consists of, each KEY=VALUE.
+func Words() []string {
+	list := make([]string, len(words))
+	for i := range words {
+		list[i] = words[i].key
+	}
+	return list
+}
+
+// word is a kind of them; again says that there may be more than one.
+type word struct {
+	key   string
+	again bool
+	set   func(i *Interface, value string) error
+}
+
+// words is the one table of them.
+var words = []word{
+	{"bridge", false, func(i *Interface, v string) error { return setName(&i.Bridge, v) }},
+	{"address", true, (*Interface).addAddress},
+	{"gateway", true, (*Interface).addGateway},
+	{"route", true, (*Interface).addRoute},
+	{"mtu", false, (*Interface).setMTU},
+	{"mac", false, (*Interface).setMAC},
+	{"host-name", false, func(i *Interface, v string) error { return setName(&i.Host, v) }},
+}
+
+// ParseInterface reads the description of an interface: words with commas between them.
+func ParseInterface(name, description string) (*Interface, error) {
+	i := &Interface{}
+	if err := setName(&i.Name, name); err != nil {
+		return nil, fmt.Errorf("%q %w", name, err)
+	}
+	var seen []string
+	for part := range strings.SplitSeq(description, ",") {
+		key, value, _ := strings.Cut(part, "=")
+		k := slices.IndexFunc(words, func(w word) bool { return w.key == key })
+		if k < 0 {
+			return nil, fmt.Errorf("%q is none of the words %s", key, strings.Join(Words(), ", "))
+		}
+		if slices.Contains(seen, key) && !words[k].again {
+			return nil, fmt.Errorf("%s is given twice", key)
+		}
+		seen = append(seen, key)
+		if err := words[k].set(i, value); err != nil {
+			return nil, fmt.Errorf("%s: %q %w", key, value, err)
+		}
+	}
+	return i, i.check()
+}
+
+func setName(p *string, s string) error {
+	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." || strings.ContainsAny(s, "/:%, \t\n\v\f\r\x00") {
+		return errors.New("is not the name of a network device")
+	}
+	*p = s
+	return nil
+}
+
+func (i *Interface) addAddress(s string) error {
+	a, prefix, err := parseAddress(s)
+	switch {
+	case err != nil || !prefix:
+		return errors.New("is not an address with the length of its network's prefix, as in 10.88.0.2/24")
+	case !a.single() || a.Bits == 0:
+		return errors.New("is not the address of one interface")
+	case a.Is4() && a.Bits < 31 && slices.Equal(a.IP, a.network().IP):
+		return errors.New("is the address of the network itself")
+	case slices.ContainsFunc(i.Addresses, func(b Address) bool { return slices.Equal(a.IP, b.IP) }):
+		return errors.New("is given twice")
+	}
+	i.Addresses = append(i.Addresses, a)
+	return nil
+}
+
+func (i *Interface) addGateway(s string) error {
+	a, prefix, err := parseAddress(s)
+	switch {
+	case err != nil || prefix:
+		return errors.New("is not an IP address")
+	case !a.single():
+		return errors.New("is not the address of one interface")
+	case i.Gateway(a.Is4()) != nil:
+		return errors.New("is a second gateway of its family")
+	}
+	i.Gateways = append(i.Gateways, a)
+	return nil
+}
+
+// Gateway returns the one of a family, nil if there is none.
+func (i *Interface) Gateway(is4 bool) *Address {
+	for k := range i.Gateways {
+		if i.Gateways[k].Is4() == is4 {
+			return &i.Gateways[k]
+		}
+	}
+	return nil
+}
+
+// addRoute: NETWORK or NETWORK@GATEWAY.
+func (i *Interface) addRoute(s string) (err error) {
+	var r Route
+	to, via, given := strings.Cut(s, "@")
+	prefix, plain := false, false
+	r.To, prefix, err = parseAddress(to)
+	if err == nil && given {
+		r.Via, plain, err = parseAddress(via)
+	}
+	switch {
+	case err != nil || !prefix || plain || given && (r.Via.Is4() != r.To.Is4() || !r.Via.single()):
+		return errors.New("is not a network, or one with a gateway, as in 10.9.0.0/16@10.88.0.7")
+	case !slices.Equal(r.To.IP, r.To.network().IP):
+		return fmt.Errorf("has bits set behind its prefix: the network is %s", r.To.network())
+	}
+	i.Routes = append(i.Routes, r)
+	return nil
+}
+
+// minMTU and maxMTU are those of a virtual Ethernet device, minMTU6 that of IPv6.
+const (
+	minMTU, maxMTU = 68, 65535
+	minMTU6        = 1280
+)
+
+func (i *Interface) setMTU(s string) error {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil || n < minMTU || n > maxMTU {
+		return fmt.Errorf("is not a number from %d to %d", minMTU, maxMTU)
+	}
+	i.MTU = int(n)
+	return nil
+}
+
+func (i *Interface) setMAC(s string) error {
+	for part := range strings.SplitSeq(s, ":") {
+		n, err := strconv.ParseUint(part, 16, 8)
+		if err != nil || len(part) != 2 {
+			i.MAC = make([]byte, 7)
+			break
+		}
+		i.MAC = append(i.MAC, byte(n))
+	}
+	if len(i.MAC) != 6 || i.MAC[0]&1 != 0 || slices.Equal(i.MAC, make([]byte, 6)) {
+		return errors.New("is not the address of one Ethernet device, as in 02:00:00:00:00:01")
+	}
+	return nil
+}
+
+// check looks at how the words go together.
+func (i *Interface) check() error {
+	has := func(is4 bool) bool {
+		return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Is4() == is4 })
+	}
+	switch {
+	case i.Bridge == "" && len(i.Addresses) == 0:
+		return errors.New("leads nowhere: give it an address, or a bridge")
+	case i.MTU != 0 && i.MTU < minMTU6 && has(false):
+		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)
+	}
+	for _, g := range i.Gateways {
+		if slices.ContainsFunc(i.Addresses, func(a Address) bool { return slices.Equal(a.IP, g.IP) }) {
+			return fmt.Errorf("gateway: %s is the interface's own address", g.Alone())
+		}
+		if i.Bridge != "" && i.Within(g) == nil {
+			return fmt.Errorf("gateway: %s is in the network of none of the addresses", g.Alone())
+		}
+		if !has(g.Is4()) {
+			return fmt.Errorf("gateway: %s needs an address of its family", g.Alone())
+		}
+	}
+	for _, r := range i.Routes {
+		if !has(r.To.Is4()) {
+			return fmt.Errorf("route: %s needs an address of its family", r.To)
+		}
+		if r.Via.IP != nil && i.Within(r.Via) == nil {
+			return fmt.Errorf("route: %s is in the network of none of the addresses", r.Via.Alone())
+		}
+	}
+	return nil
+}
+
+// Within returns the address in whose network another one is, nil if there is none.
+func (i *Interface) Within(b Address) *Address {
+	for k := range i.Addresses {
+		if i.Addresses[k].Contains(b) {
+			return &i.Addresses[k]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package namespaces
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseInterface(t *testing.T) {
+	got, err := ParseInterface("eth0", "bridge=husk0,address=10.88.0.2/24,address=fd00::2/64,gateway=10.88.0.1,gateway=fd00::1,route=10.9.0.0/16@10.88.0.7,route=fd09::/16,mtu=1400,mac=02:00:00:00:00:0a,host-name=web0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := func(s string) Address {
+		a, _, err := parseAddress(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	want := &Interface{
+		Name: "eth0", Host: "web0", Bridge: "husk0", MAC: []byte{2, 0, 0, 0, 0, 10}, MTU: 1400,
+		Addresses: []Address{address("10.88.0.2/24"), address("fd00::2/64")},
+		Gateways:  []Address{address("10.88.0.1"), address("fd00::1")},
+		Routes:    []Route{{address("10.9.0.0/16"), address("10.88.0.7")}, {To: address("fd09::/16")}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestParseInterfaceMistakes(t *testing.T) {
+	const notName, notPrefix = "is not the name of a network device", "is not an address with the length of its network's prefix, as in 10.88.0.2/24"
+	for _, test := range []struct{ name, words, want string }{
+		{"", "bridge=br0", `"" ` + notName},
+		{"eth%d", "bridge=br0", `"eth%d" ` + notName},
+		{"sixteen-letters.", "bridge=br0", `"sixteen-letters." ` + notName},
+		{"e", "", `"" is none of the words bridge, address, gateway, route, mtu, mac, host-name`},
+		{"e", "bridge=br0,", `"" is none of the words`},
+		{"e", "bridge", `bridge: "" ` + notName},
+		{"e", "bridge=a/b", `bridge: "a/b" ` + notName},
+		{"e", "bridge=br0,bridge=br1", `bridge is given twice`},
+		{"e", "bridge=br0,speed=fast", `"speed" is none of the words`},
+		{"e", "mtu=1500", `leads nowhere: give it an address, or a bridge`},
+		{"e", "address=10.0.0.1", `address: "10.0.0.1" ` + notPrefix},
+		{"e", "address=10.0.0.256/8", `address: "10.0.0.256/8" ` + notPrefix},
+		{"e", "address=10.0.0.0/8", `address: "10.0.0.0/8" is the address of the network itself`},
+		{"e", "address=10.0.0.1/0", `address: "10.0.0.1/0" is not the address of one interface`},
+		{"e", "address=224.0.0.1/8", `address: "224.0.0.1/8" is not the address of one interface`},
+		{"e", "address=::1/128", `address: "::1/128" is not the address of one interface`},
+		{"e", "address=10.0.0.1/8,address=10.0.0.1/16", `address: "10.0.0.1/16" is given twice`},
+		{"e", "address=10.0.0.0/31", ``},
+		{"e", "address=10.0.0.2/24,gateway=10.0.0.1/24", `gateway: "10.0.0.1/24" is not an IP address`},
+		{"e", "address=10.0.0.2/24,gateway=10.0.0.1,gateway=10.0.0.3", `gateway: "10.0.0.3" is a second gateway of its family`},
+		{"e", "address=10.0.0.2/24,gateway=10.0.0.2", `gateway: 10.0.0.2 is the interface's own address`},
+		{"e", "address=10.0.0.2/24,gateway=fd00::1", `gateway: fd00::1 needs an address of its family`},
+		{"e", "address=10.0.0.2/24,gateway=10.1.0.1", ``}, // the other end of a pair can be anything
+		{"e", "bridge=husk0,address=10.0.0.2/24,gateway=10.1.0.1", `gateway: 10.1.0.1 is in the network of none of the addresses`},
+		{"e", "address=10.0.0.2/24,route=10.0.0.1", `route: "10.0.0.1" is not a network, or one with a gateway, as in 10.9.0.0/16@10.88.0.7`},
+		{"e", "address=10.0.0.2/24,route=10.1.0.1/16", `route: "10.1.0.1/16" has bits set behind its prefix: the network is 10.1.0.0/16`},
+		{"e", "address=10.0.0.2/24,route=10.1.0.0/16@fd00::1", `route: "10.1.0.0/16@fd00::1" is not a network`},
+		{"e", "address=10.0.0.2/24,route=10.1.0.0/16@10.2.0.1", `route: 10.2.0.1 is in the network of none of the addresses`},
+		{"e", "address=10.0.0.2/24,route=fd00::/64", `route: fd00::/64 needs an address of its family`},
+		{"e", "bridge=br0,mtu=67", `mtu: "67" is not a number from 68 to 65535`},
+		{"e", "bridge=br0,mtu=65536", `mtu: "65536" is not a number from 68 to 65535`},
+		{"e", "address=fd00::1/64,mtu=1279", `mtu: 1279 is too small for IPv6, which needs 1280`},
+		{"e", "bridge=br0,mac=02:00:00:00:00", `mac: "02:00:00:00:00" is not the address of one Ethernet device, as in 02:00:00:00:00:01`},
+		{"e", "bridge=br0,mac=03:00:00:00:00:01", `mac: "03:00:00:00:00:01" is not the address of one`},
+		{"e", "bridge=br0,mac=2:00:00:00:00:01", `mac: "2:00:00:00:00:01" is not the address of one`},
+		{"e", "bridge=br0,mac=00:00:00:00:00:00", `mac: "00:00:00:00:00:00" is not the address of one`},
+		{"e", "bridge=br0,host-name=a b", `host-name: "a b" ` + notName},
+	} {
+		_, err := ParseInterface(test.name, test.words)
+		if got := fmt.Sprint(err); test.want == "" && err != nil || test.want != "" && !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s:%s: got %s, want %s", test.name, test.words, got, test.want)
+		}
+	}
+}

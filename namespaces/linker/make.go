@@ -1,0 +1,309 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// pair is an interface to be made: both its ends.
+type pair struct {
+	*namespaces.Interface
+	owner string
+	there int // index of the container's end
+	host  int // index of the host's end
+}
+
+// What is made tells by its alias that it may be removed, and for whom it was made. A
+// bridge is anybody's.
+const (
+	aliasPair   = "husk "
+	aliasBridge = "husk bridge"
+)
+
+// hostName is the template of the names of the hosts' ends.
+const hostName = "hveth%d"
+
+func (l *linker) plan(d namespaces.Device, owner string) (*pair, error) {
+	i, err := namespaces.ParseInterface(d.Name, d.Make)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, unix.EINVAL)
+	}
+	p := &pair{Interface: i, owner: owner}
+	if i.Host != "" {
+		if _, err := l.host.link(0, i.Host); err == nil {
+			return nil, fmt.Errorf("host-name: the host has a network device %s already: %w", i.Host, unix.EEXIST)
+		}
+	}
+	if i.Bridge == "" {
+		return p, nil
+	}
+	switch bridge, err := l.host.whole(0, i.Bridge); {
+	case errors.Is(err, unix.ENODEV) && strings.HasPrefix(i.Bridge, namespaces.BridgePrefix):
+	case errors.Is(err, unix.ENODEV):
+		return nil, fmt.Errorf("bridge: there is no %s, and only one whose name begins with %s is made: %w", i.Bridge, namespaces.BridgePrefix, err)
+	case err != nil:
+		return nil, fmt.Errorf("bridge: find %s: %w", i.Bridge, err)
+	case bridge.Type() != "bridge":
+		return nil, fmt.Errorf("bridge: %s is no bridge: %w", i.Bridge, unix.EINVAL)
+	}
+	return p, nil
+}
+
+func (l *linker) makeIf(p *pair) error {
+	if p == nil {
+		return nil
+	}
+	unlock, err := exclude(l.lock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return l.make(p)
+}
+
+// exclude keeps others from looking for what is about to be made or removed. The lock
+// goes with whoever dies.
+func exclude(lock int) (unlock func(), err error) {
+	for {
+		if err = unix.Flock(lock, unix.LOCK_EX); err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return func() { _ = unix.Flock(lock, unix.LOCK_UN) }, nil
+}
+
+func (l *linker) make(p *pair) error {
+	l.made = append(l.made, p)
+	bridge := 0
+	if p.Bridge != "" {
+		var err error
+		if bridge, err = l.bridge(p); err != nil {
+			return fmt.Errorf("bridge %s: %w", p.Bridge, err)
+		}
+	}
+	if err := l.pair(p, bridge); err != nil {
+		return fmt.Errorf("make network device %s: %w", p.Name, err)
+	}
+	if err := l.inside(p); err != nil {
+		return err
+	}
+	if p.Bridge == "" {
+		return l.point(p)
+	}
+	return nil
+}
+
+// bridge finds the bridge, or makes it, and gives one of husk's the gateways' addresses.
+func (l *linker) bridge(p *pair) (int, error) {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	b, err := l.host.link(0, p.Bridge)
+	if errors.Is(err, unix.ENODEV) {
+		_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, byIndex(0), text(unix.IFLA_IFNAME, p.Bridge), info)
+		if err != nil {
+			return 0, err
+		}
+		if b, err = l.host.link(0, p.Bridge); err == nil {
+			b.Alias = aliasBridge
+			_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(b.Index, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, aliasBridge))
+		}
+	}
+	if err != nil || b.Alias != aliasBridge {
+		return indexOf(b), err // somebody else's is not altered
+	}
+	for _, g := range p.Gateways {
+		g.Bits = p.Within(g).Bits
+		if err := l.gateway(b.Index, g); err != nil {
+			return 0, err
+		}
+	}
+	return b.Index, nil
+}
+
+func indexOf(a *netlink.LinkAttrs) int {
+	if a == nil {
+		return 0
+	}
+	return a.Index
+}
+
+// gateway gives a bridge an address, unless it has that. It must be the only one of its
+// family there, and its network nobody else's.
+func (l *linker) gateway(bridge int, g namespaces.Address) error {
+	all, err := l.host.addresses(0)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		have := a.plain()
+		if have.Is4() != g.Is4() || a.Scope != unix.RT_SCOPE_UNIVERSE {
+			continue
+		}
+		switch mine := int(a.Index) == bridge; {
+		case mine && have.String() == g.String():
+			return nil
+		case mine:
+			return fmt.Errorf("its address is %s, not the gateway's %s: %w", have, g, unix.EADDRINUSE)
+		case have.Overlaps(g):
+			name := fmt.Sprint("device ", a.Index)
+			if other, err := l.host.link(int(a.Index), ""); err == nil {
+				name = other.Name
+			}
+			return fmt.Errorf("the network of %s overlaps with %s of %s: %w", g, have, name, unix.EADDRINUSE)
+		}
+	}
+	return l.host.give(bridge, g)
+}
+
+// pair makes both ends where they belong, the host's as a port of the bridge, if any.
+func (l *linker) pair(p *pair, bridge int) error {
+	peer := nl.NewRtAttr(nl.VETH_INFO_PEER, nil)
+	peer.AddChild(byIndex(0))
+	peer.AddChild(text(unix.IFLA_IFNAME, p.Name))
+	peer.AddChild(l.there.reference())
+	if p.MAC != nil {
+		peer.AddRtAttr(unix.IFLA_ADDRESS, p.MAC)
+	}
+	name := p.Host
+	if name == "" {
+		name = hostName
+	}
+	parts := []nl.NetlinkRequestData{byIndex(0), text(unix.IFLA_IFNAME, name)}
+	if p.MTU != 0 {
+		peer.AddChild(number(unix.IFLA_MTU, uint32(p.MTU)))
+		parts = append(parts, number(unix.IFLA_MTU, uint32(p.MTU)))
+	}
+	if bridge != 0 {
+		parts = append(parts, number(unix.IFLA_MASTER, uint32(bridge)))
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddChild(peer)
+	_, err := l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, append(parts, info)...)
+	if err != nil {
+		return err
+	}
+	end, err := l.there.link(0, p.Name)
+	if err != nil {
+		return err
+	}
+	p.there, p.host = end.Index, end.ParentIndex
+	_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, aliasPair+p.owner))
+	return err
+}
+
+// inside sets up the container's end.
+func (l *linker) inside(p *pair) error {
+	for _, a := range p.Addresses {
+		if err := l.there.give(p.there, a); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", p.Name, a, err)
+		}
+	}
+	if err := l.there.up(p.there); err != nil {
+		return fmt.Errorf("bring up %s: %w", p.Name, err)
+	}
+	for _, g := range p.Gateways {
+		to := namespaces.Address{IP: make([]byte, len(g.IP))}
+		if err := l.there.route(p.there, to, g); err != nil {
+			return fmt.Errorf("make %s the gateway: %w", g.Alone(), err)
+		}
+	}
+	for _, r := range p.Routes {
+		via := r.Via
+		if g := p.Gateway(r.To.Is4()); via.IP == nil && g != nil {
+			via = *g
+		}
+		if err := l.there.route(p.there, r.To, via); err != nil {
+			return fmt.Errorf("route to %s: %w", r.To, err)
+		}
+	}
+	return nil
+}
+
+// point sets up the host's end where it is no port of a bridge: it has the gateway's
+// addresses, for itself alone, and leads to the container's.
+func (l *linker) point(p *pair) error {
+	for _, g := range p.Gateways {
+		if err := l.host.give(p.host, g); err != nil {
+			return fmt.Errorf("give the host's end the address %s: %w", g.Alone(), err)
+		}
+	}
+	for _, a := range p.Addresses {
+		if err := l.host.route(p.host, namespaces.Address{IP: a.IP, Bits: 8 * len(a.IP)}, namespaces.Address{}); err != nil {
+			return fmt.Errorf("route from the host to %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// unmake removes what was made, also halfway.
+func (l *linker) unmake() error {
+	if len(l.made) == 0 {
+		return nil
+	}
+	var bridges []string
+	for _, p := range l.made {
+		bridges = append(bridges, p.Bridge)
+	}
+	owner := l.made[0].owner
+	l.made = nil
+	return l.remove(owner, bridges)
+}
+
+// Remove removes the hosts' ends of what was made for an owner, which takes the other
+// ends along, and bridges that are nobody's any more.
+func (l *linker) Remove(lock int, owner string, bridges []string) (err error) {
+	l.release()
+	if l.host, err = here(); err != nil {
+		return err
+	}
+	defer l.release()
+	if l.lock, err = unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	return l.remove(owner, bridges)
+}
+
+func (l *linker) remove(owner string, bridges []string) error {
+	unlock, err := exclude(l.lock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := l.host.links()
+	if err != nil {
+		return fmt.Errorf("list the host's network devices: %w", err)
+	}
+	var errs []error
+	del := func(a *netlink.LinkAttrs) {
+		_, err := l.host.ask(unix.RTM_DELLINK, unix.NLM_F_ACK, byIndex(a.Index))
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("remove network device %s: %w", a.Name, err))
+		}
+	}
+	left := all[:0]
+	for _, a := range all {
+		if a.Alias == aliasPair+owner {
+			del(a)
+		} else {
+			left = append(left, a)
+		}
+	}
+	for _, a := range left {
+		port := func(b *netlink.LinkAttrs) bool { return b.MasterIndex == a.Index }
+		if a.Alias == aliasBridge && slices.Contains(bridges, a.Name) && !slices.ContainsFunc(left, port) {
+			del(a)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,112 @@
+package runtime
+
+import (
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/huskrun/husk/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// recordPatience is how long the last process of a container may take to leave its filter
+// when all of them have been killed.
+const recordPatience = 5 * time.Second
+
+// NewRecording prepares the recording of a container's system calls, to be added to those
+// that a profile allows: that of a file as ReadProfile takes it, or none if base is empty.
+func (r *Runtime) NewRecording(base string) (*seccomp.Recording, error) {
+	var profile []byte
+	if base != "" {
+		var err error
+		if profile, err = ReadProfile(base); err != nil {
+			return nil, wrap("record", "", err)
+		}
+	}
+	rec, err := seccomp.NewRecording(profile, r.Seccomp)
+	return rec, wrap("record", "", fieldError(err))
+}
+
+// Recorded is the profile that comes of a recording; what it cannot express is a warning.
+func (r *Runtime) Recorded(rec *seccomp.Recording) (*specs.LinuxSeccomp, error) {
+	p, warnings, err := rec.Profile()
+	for _, w := range warnings {
+		r.warn(w)
+	}
+	return p, wrap("record", "", err)
+}
+
+// ReadProfile reads a seccomp profile: the file has it alone or is a config.json, whose
+// directory may be named instead.
+func ReadProfile(path string) (jsontext.Value, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		path += "/config.json"
+	}
+	data, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	var file struct {
+		DefaultAction jsontext.Value `json:"defaultAction"`
+		Linux         struct {
+			Seccomp jsontext.Value `json:"seccomp"`
+		} `json:"linux"`
+	}
+	switch err := json.Unmarshal(data, &file); {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
+	case len(file.Linux.Seccomp) > 0 && string(file.Linux.Seccomp) != "null":
+		return file.Linux.Seccomp, nil
+	case len(file.DefaultAction) > 0:
+		return data, nil
+	}
+	return nil, at(seccomp.Pointer, path, errors.New("is missing: the file has no seccomp profile"))
+}
+
+// Record runs a container as Run does, but for its seccomp profile: every system call of
+// its process, and of what that makes, is noted in rec and then made. Only a container
+// without detach can be recorded; it returns the process's exit status.
+//
+// The init's own calls after the filter are noted too: the profile that comes of it is
+// loaded at the same place.
+func (r *Runtime) Record(id, bundle string, rec *seccomp.Recording, o RunOptions) (status int, err error) {
+	if o.Detach || o.Keep {
+		return -1, wrap("record", id, errors.New("a recording ends with the container: it cannot be detached or kept"))
+	}
+	o.recording = rec
+	if status, err = r.Run(id, bundle, o); err != nil {
+		return status, err
+	}
+	select {
+	case <-rec.Ended():
+		return status, nil
+	case <-time.After(recordPatience):
+		return status, wrap("record", id, fmt.Errorf("processes of the container still run after %v", recordPatience))
+	}
+}
+
+// recorder is the agent of a recording.
+type recorder struct{ *seccomp.Recording }
+
+func (r recorder) take(listener, _ int) error {
+	fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	go r.Serve(fd)
+	return nil
+}
+
+// ExplainProfile says what the profile of a file, as ReadProfile takes it, does.
+func (r *Runtime) ExplainProfile(path string) (*seccomp.Explanation, error) {
+	profile, err := ReadProfile(path)
+	if err != nil {
+		return nil, wrap("check", "", err)
+	}
+	e, err := seccomp.Explain(profile, r.Seccomp)
+	return e, wrap("check", "", fieldError(err))
+}
