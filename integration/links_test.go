@@ -107,7 +107,7 @@ func TestKillSweepNetDevices(t *testing.T) {
 // networked gives the container an interface on a bridge that is made for it.
 func (b *bundle) networked() {
 	b.t.Helper()
-	b.annotate("bridge=husk0,address=10.88.0.2/24,address=fd88::2/64,gateway=10.88.0.1,gateway=fd88::1")
+	b.annotate("bridge=husk0,address=auto")
 }
 
 func (b *bundle) annotate(words string) {
@@ -151,8 +151,44 @@ func TestNetTogether(t *testing.T) {
 			})
 		}
 		group.Wait()
+		b.together(n)
 		if links := linkNames(); len(links) != 1 {
 			t.Errorf("left behind: %v", links)
 		}
 	})
+}
+
+// together runs many containers at once and makes sure that each has addresses of its own.
+func (b *bundle) together(n int) {
+	b.t.Helper()
+	var mu sync.Mutex
+	seen := map[string]string{}
+	var group sync.WaitGroup
+	for i := range n {
+		id := "c" + itoa(i)
+		group.Go(func() {
+			b.must("create", "--net", "eth0:bridge=husk0,address=auto", id)
+			s, _ := b.state(id)
+			out, err := exec.Command("nsenter", "-t", itoa(s.Pid), "-n", "ip", "-o", "addr", "show", "eth0", "scope", "global").CombinedOutput()
+			if err != nil {
+				b.t.Errorf("%v: %s", err, out)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for line := range strings.Lines(string(out)) {
+				address := strings.Fields(line)[3]
+				if seen[address] != "" {
+					b.t.Errorf("%s is that of %s and %s", address, seen[address], id)
+				}
+				seen[address] = id
+			}
+		})
+	}
+	group.Wait()
+	if len(seen) != 2*n {
+		b.t.Errorf("%d addresses: %v", len(seen), seen)
+	}
+	for i := range n {
+		b.must("delete", "-f", "c"+itoa(i))
+	}
 }

@@ -143,8 +143,8 @@ func zeros(ip []byte) (from, to int) {
 	return from, to
 }
 
-// network is the first address of the address's network.
-func (a Address) network() Address {
+// Network is the first address of the address's network.
+func (a Address) Network() Address {
 	ip := bytes.Clone(a.IP)
 	for i := a.Bits; i < 8*len(ip); i++ {
 		ip[i/8] &^= 0x80 >> (i % 8)
@@ -161,12 +161,26 @@ func (a Address) Last() []byte {
 	return ip
 }
 
+// Next is the address that follows in the same network, or without IP behind the last.
+func (a Address) Next() Address {
+	ip := bytes.Clone(a.IP)
+	for i := len(ip) - 1; i >= 0; i-- {
+		if ip[i]++; ip[i] != 0 {
+			break
+		}
+	}
+	if n := (Address{ip, a.Bits}); bytes.Compare(ip, a.IP) > 0 && n.Network().String() == a.Network().String() {
+		return n
+	}
+	return Address{}
+}
+
 // Contains says whether b, and its network if it has one, is within the network of a.
 func (a Address) Contains(b Address) bool {
 	if len(a.IP) != len(b.IP) || b.Bits < a.Bits {
 		return false
 	}
-	return bytes.Equal(a.network().IP, Address{b.IP, a.Bits}.network().IP)
+	return bytes.Equal(a.Network().IP, Address{b.IP, a.Bits}.Network().IP)
 }
 
 // Overlaps says whether the networks of both have an address in common.

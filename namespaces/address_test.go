@@ -46,7 +46,7 @@ func FuzzAddress(f *testing.F) {
 			t.Errorf("%q: written as %s, want %s", s, a.Alone(), want)
 		}
 		p := netip.PrefixFrom(want, bits)
-		if got := a.network(); !bytes.Equal(got.IP, p.Masked().Addr().AsSlice()) {
+		if got := a.Network(); !bytes.Equal(got.IP, p.Masked().Addr().AsSlice()) {
 			t.Errorf("%q: network %v, want %v", s, got, p.Masked())
 		}
 		single := !want.IsUnspecified() && !want.IsLoopback() && !want.IsMulticast() && !(want.Is4() && want.As4()[0] >= 224) || want.Is4In6()

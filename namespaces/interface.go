@@ -19,6 +19,7 @@ type Interface struct {
 	MAC       []byte    // of the container's end, nil: any
 	MTU       int       // 0: as the kernel has it
 	Addresses []Address // of the container's end
+	Auto      bool      // and one of each network that the bridge is in
 	Gateways  []Address // at most one of each family
 	Routes    []Route
 }
@@ -91,14 +92,21 @@ func setName(p *string, s string) error {
 	return nil
 }
 
+// AutoAddress in place of an address has one chosen.
+const AutoAddress = "auto"
+
 func (i *Interface) addAddress(s string) error {
+	if s == AutoAddress {
+		i.Auto = true
+		return nil
+	}
 	a, prefix, err := parseAddress(s)
 	switch {
 	case err != nil || !prefix:
 		return errors.New("is not an address with the length of its network's prefix, as in 10.88.0.2/24")
 	case !a.single() || a.Bits == 0:
 		return errors.New("is not the address of one interface")
-	case a.Is4() && a.Bits < 31 && slices.Equal(a.IP, a.network().IP):
+	case a.Is4() && a.Bits < 31 && slices.Equal(a.IP, a.Network().IP):
 		return errors.New("is the address of the network itself")
 	case slices.ContainsFunc(i.Addresses, func(b Address) bool { return slices.Equal(a.IP, b.IP) }):
 		return errors.New("is given twice")
@@ -143,8 +151,8 @@ func (i *Interface) addRoute(s string) (err error) {
 	switch {
 	case err != nil || !prefix || plain || given && (r.Via.Is4() != r.To.Is4() || !r.Via.single()):
 		return errors.New("is not a network, or one with a gateway, as in 10.9.0.0/16@10.88.0.7")
-	case !slices.Equal(r.To.IP, r.To.network().IP):
-		return fmt.Errorf("has bits set behind its prefix: the network is %s", r.To.network())
+	case !slices.Equal(r.To.IP, r.To.Network().IP):
+		return fmt.Errorf("has bits set behind its prefix: the network is %s", r.To.Network())
 	}
 	i.Routes = append(i.Routes, r)
 	return nil
@@ -186,10 +194,17 @@ func (i *Interface) check() error {
 		return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Is4() == is4 })
 	}
 	switch {
+	case i.Auto && i.Bridge == "":
+		return errors.New("address: auto takes one of a bridge's network, and no bridge is given")
+	case i.Auto && len(i.Addresses) > 0:
+		return errors.New("address: auto is instead of all others")
 	case i.Bridge == "" && len(i.Addresses) == 0:
 		return errors.New("leads nowhere: give it an address, or a bridge")
 	case i.MTU != 0 && i.MTU < minMTU6 && has(false):
 		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)
+	}
+	if i.Auto {
+		return nil // the rest is known when the networks are
 	}
 	for _, g := range i.Gateways {
 		if slices.ContainsFunc(i.Addresses, func(a Address) bool { return slices.Equal(a.IP, g.IP) }) {

@@ -160,6 +160,7 @@ var hints = []struct {
 	{cause: syscall.EEXIST, field: netDevicesField, hint: "give it another name there, or one with %d in which the kernel puts a number"},
 	{cause: syscall.ENODEV, text: "bridge: ", hint: "make the bridge with: ip link add NAME type bridge, or name one that husk makes and removes, as in husk0"},
 	{cause: syscall.EADDRINUSE, text: "bridge ", hint: "take the gateway that the bridge has, another bridge, or a network that is nobody's: ip addr shows whose there are"},
+	{cause: syscall.EADDRNOTAVAIL, text: "bridge ", hint: "address=auto takes addresses of the bridge's network; write another bridge, or the address"},
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},
 	{cause: syscall.EINVAL, field: netDevicesField, text: "move", hint: "not every device can leave its network namespace: lo and the kernel's own tunnel devices cannot"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},

@@ -87,6 +87,7 @@ func TestHints(t *testing.T) {
 		{"/linux/netDevices/x", syscall.EEXIST, "give it another name"},
 		{"/annotations/x", fmt.Errorf("bridge: there is no x: %w", syscall.ENODEV), "make the bridge with"},
 		{"", fmt.Errorf("bridge husk0: its address: %w", syscall.EADDRINUSE), "take the gateway"},
+		{"", fmt.Errorf("bridge husk0: all are taken: %w", syscall.EADDRNOTAVAIL), "address=auto takes"},
 		{"/linux/netDevices/x", syscall.EPERM, "moving a network device needs"},
 		{"/linux/netDevices/x", fmt.Errorf("move network device x: %w", syscall.EINVAL), "not every device"},
 		{"/hooks/prestart/0", syscall.ENOENT, "hook paths are absolute"},

@@ -220,7 +220,7 @@ func (c *creation) returnLinks() {
 // linksOwner marks what is made for this container: no other one, of any state root, had
 // its name at the same time.
 func (rec *record) linksOwner() string {
-	return fmt.Sprintf("%.200s %d", rec.ID, rec.Created.UnixNano())
+	return fmt.Sprintf("%.150s %d", rec.ID, rec.Created.UnixNano())
 }
 
 // removeLinks removes the network interfaces that were made for the container, which the

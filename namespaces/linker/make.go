@@ -20,11 +20,11 @@ type pair struct {
 	host  int // index of the host's end
 }
 
-// What is made tells by its alias that it may be removed, and for whom it was made. A
-// bridge is anybody's.
+// What is made is in a group of its own from its birth, which tells that it may be
+// removed. The alias of a host's end says for whom it was made; a bridge is anybody's.
 const (
-	aliasPair   = "husk "
-	aliasBridge = "husk bridge"
+	group     = 'h'<<24 | 'u'<<16 | 's'<<8 | 'k'
+	aliasPair = "husk "
 )
 
 // hostName is the template of the names of the hosts' ends.
@@ -109,32 +109,40 @@ func (l *linker) bridge(p *pair) (int, error) {
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	b, err := l.host.link(0, p.Bridge)
 	if errors.Is(err, unix.ENODEV) {
-		_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, byIndex(0), text(unix.IFLA_IFNAME, p.Bridge), info)
+		_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, byIndex(0), text(unix.IFLA_IFNAME, p.Bridge), number(unix.IFLA_GROUP, group), info)
 		if err != nil {
 			return 0, err
 		}
 		if b, err = l.host.link(0, p.Bridge); err == nil {
-			b.Alias = aliasBridge
-			_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(b.Index, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, aliasBridge))
+			err = l.host.up(b.Index)
 		}
 	}
-	if err != nil || b.Alias != aliasBridge {
-		return indexOf(b), err // somebody else's is not altered
+	if err != nil {
+		return 0, err
+	}
+	if p.MTU == 0 {
+		p.MTU = b.MTU
+	}
+	if b.Group == group { // somebody else's is not altered
+		err = l.gateways(b.Index, p)
+	}
+	if err == nil && p.Auto {
+		err = l.lease(b.Index, p)
+	}
+	return b.Index, err
+}
+
+func (l *linker) gateways(bridge int, p *pair) error {
+	if p.Auto {
+		return l.networks(bridge, p)
 	}
 	for _, g := range p.Gateways {
 		g.Bits = p.Within(g).Bits
-		if err := l.gateway(b.Index, g); err != nil {
-			return 0, err
+		if err := l.gateway(bridge, g); err != nil {
+			return err
 		}
 	}
-	return b.Index, nil
-}
-
-func indexOf(a *netlink.LinkAttrs) int {
-	if a == nil {
-		return 0
-	}
-	return a.Index
+	return nil
 }
 
 // gateway gives a bridge an address, unless it has that. It must be the only one of its
@@ -171,6 +179,9 @@ func (l *linker) pair(p *pair, bridge int) error {
 	peer.AddChild(byIndex(0))
 	peer.AddChild(text(unix.IFLA_IFNAME, p.Name))
 	peer.AddChild(l.there.reference())
+	if p.MAC == nil && p.Auto {
+		p.MAC = derivedMAC(p.Addresses[0])
+	}
 	if p.MAC != nil {
 		peer.AddRtAttr(unix.IFLA_ADDRESS, p.MAC)
 	}
@@ -178,7 +189,7 @@ func (l *linker) pair(p *pair, bridge int) error {
 	if name == "" {
 		name = hostName
 	}
-	parts := []nl.NetlinkRequestData{byIndex(0), text(unix.IFLA_IFNAME, name)}
+	parts := []nl.NetlinkRequestData{byIndex(0), text(unix.IFLA_IFNAME, name), number(unix.IFLA_GROUP, group)}
 	if p.MTU != 0 {
 		peer.AddChild(number(unix.IFLA_MTU, uint32(p.MTU)))
 		parts = append(parts, number(unix.IFLA_MTU, uint32(p.MTU)))
@@ -198,9 +209,24 @@ func (l *linker) pair(p *pair, bridge int) error {
 		return err
 	}
 	p.there, p.host = end.Index, end.ParentIndex
-	_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, aliasPair+p.owner))
+	_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, p.alias()))
 	return err
 }
+
+// alias marks the host's end: with the owner, and with the addresses, which nobody else
+// gets as long as it exists.
+func (p *pair) alias() string {
+	alias := aliasPair + p.owner
+	for _, a := range p.Addresses {
+		if next := alias + " " + a.Alone(); len(next) < ifAliasSize {
+			alias = next
+		}
+	}
+	return alias
+}
+
+// ifAliasSize is the kernel's IFALIASZ.
+const ifAliasSize = 256
 
 // inside sets up the container's end.
 func (l *linker) inside(p *pair) error {
@@ -293,7 +319,9 @@ func (l *linker) remove(owner string, bridges []string) error {
 	}
 	left := all[:0]
 	for _, a := range all {
-		if a.Alias == aliasPair+owner {
+		// One without alias is that of a helper that was killed before it could give it one:
+		// nobody else is making any.
+		if a.Group == group && a.ParentIndex != 0 && (a.Alias == "" || strings.HasPrefix(a.Alias+" ", aliasPair+owner+" ")) {
 			del(a)
 		} else {
 			left = append(left, a)
@@ -301,7 +329,7 @@ func (l *linker) remove(owner string, bridges []string) error {
 	}
 	for _, a := range left {
 		port := func(b *netlink.LinkAttrs) bool { return b.MasterIndex == a.Index }
-		if a.Alias == aliasBridge && slices.Contains(bridges, a.Name) && !slices.ContainsFunc(left, port) {
+		if a.Group == group && slices.Contains(bridges, a.Name) && !slices.ContainsFunc(left, port) {
 			del(a)
 		}
 	}

@@ -39,7 +39,7 @@ func TestMakeBridged(t *testing.T) {
 		}
 	}
 	got = l.ip("-o link", "-o addr")
-	for _, want := range []string{"husk0:", "alias husk bridge", "hveth0@", "master husk0", "alias husk c1 7", "inet 10.88.0.1/24", "inet6 fd88::1/64"} {
+	for _, want := range []string{"husk0:", "group 1752527723", "hveth0@", "master husk0", "alias husk c1 7", "inet 10.88.0.1/24", "inet6 fd88::1/64"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

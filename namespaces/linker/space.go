@@ -297,3 +297,26 @@ func (s *space) route(index int, to, via namespaces.Address) error {
 	_, err := s.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, parts...)
 	return err
 }
+
+// destinations lists the networks to which there are routes, but for the default ones.
+func (s *space) destinations() (list []namespaces.Address, err error) {
+	answers, err := s.ask(unix.RTM_GETROUTE, unix.NLM_F_DUMP, nl.NewRtMsg())
+	for _, b := range answers {
+		m := nl.DeserializeRtMsg(b)
+		attrs, err := nl.ParseRouteAttr(b[m.Len():])
+		if err != nil {
+			return nil, err
+		}
+		for _, attr := range attrs {
+			if attr.Attr.Type == unix.RTA_DST && m.Dst_len != 0 && m.Type == unix.RTN_UNICAST {
+				list = append(list, namespaces.Address{IP: attr.Value, Bits: int(m.Dst_len)})
+			}
+		}
+	}
+	return list, err
+}
+
+// noIPv6 says whether an address was refused because there is no IPv6.
+func noIPv6(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EACCES)
+}
