@@ -129,6 +129,7 @@ var hints = []struct {
 	{cause: syscall.EPERM, field: "/mounts", text: "id-map ", hint: "it needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, a mapping that is not the host's own, and a source that is not id-mapped already"},
 	{cause: syscall.EOVERFLOW, field: "/mounts", text: "chmod ", hint: "the mapping leaves out who owns the new tmpfs, so its mode cannot follow the directory below: add mode= to the options"},
 	{cause: syscall.EINVAL, field: "/mounts", text: "pidns=", hint: "to mount the procfs of a PID namespace that the container's user namespace does not own takes Linux 6.17: join the owning user namespace too, or bind /proc"},
+	{cause: syscall.EINVAL, text: "option \"context=", hint: "SELinux is off, or its policy has no such label (/linux/mountLabel, or the mount's own options)"},
 	{cause: syscall.EINVAL, field: "/mounts", hint: "an option is unknown to this filesystem or has a bad value"},
 	{cause: syscall.EPERM, field: "/mounts", text: "mount_setattr ", hint: "in a user namespace a mount of the host keeps its ro, nosuid, nodev, noexec and access times: leave out rw, suid, dev, exec and what changes access times"},
 	{cause: syscall.EPERM, field: "/mounts", hint: "mounting this needs privileges over the namespace that owns it; a user namespace cannot mount every filesystem"},

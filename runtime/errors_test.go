@@ -56,6 +56,7 @@ func TestHints(t *testing.T) {
 		{"/mounts/3", &fs.PathError{Op: "id-map", Path: "/x", Err: syscall.EPERM}, "it needs CAP_SYS_ADMIN in the user namespace"},
 		{"/mounts/3", &fs.PathError{Op: "chmod", Path: "/x", Err: syscall.EOVERFLOW}, "the mapping leaves out"},
 		{"/mounts/3", fmt.Errorf("option \"pidns=/x\": %w", syscall.EINVAL), "to mount the procfs"},
+		{"/mounts/3", fmt.Errorf("option \"context=x\": %w", syscall.EINVAL), "SELinux is off, or its policy"},
 		{"/mounts/3", syscall.EINVAL, "an option is unknown"},
 		{"/mounts/3", &fs.PathError{Op: "mount_setattr", Path: "/x", Err: syscall.EPERM}, "in a user namespace a mount of the host keeps"},
 		{"/mounts/3", syscall.EPERM, "mounting this needs privileges"},

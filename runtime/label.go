@@ -83,7 +83,24 @@ func (v *validator) labels(p *specs.Process) {
 
 // mountLabel is that of the files of what is mounted anew.
 func (v *validator) mountLabel() {
-	v.label(label{"/linux/mountLabel", v.linux.MountLabel, "SELinux", bootSELinux, hasSELinux})
+	const field = "/linux/mountLabel"
+	l := v.linux.MountLabel
+	v.label(label{field, l, "SELinux", bootSELinux, hasSELinux})
+	if l != "" && hasSELinux() && !isContext(l) {
+		v.bad(field, quote(l)+" is not a context of the SELinux policy", "write it as in \"system_u:object_r:container_file_t:s0\"")
+	}
+}
+
+// isContext asks the kernel whether the policy has a context. Who may not ask is told
+// when something is mounted.
+func isContext(label string) bool {
+	fd, err := openPath("/sys/fs/selinux/context", unix.O_RDWR)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	_, err = retry(func() (int, error) { return unix.Write(fd, append([]byte(label), 0)) })
+	return err != unix.EINVAL
 }
 
 const bootSELinux = "selinux=1 security=selinux and with a policy"
