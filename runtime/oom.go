@@ -62,9 +62,13 @@ func (rec *record) outOfMemory() error {
 	return outOfMemory("the container's init", g, nil)
 }
 
-// mourn warns of a process that was killed when the memory limit has killed some. Who
-// killed this one nobody can tell for sure: SIGKILL says not where it comes from.
+// mourn warns of a process that was killed by its filter, or when the memory limit has
+// killed some. Who killed this one nobody can tell for sure: SIGKILL says not where it
+// comes from.
 func (c *creation) mourn(info siginfo, s *cgroups.Stats) {
+	if info.signal == int(unix.SIGSYS) && len(c.config.Seccomp) > 0 {
+		c.warn(explained(wrap("run", c.rec.ID, c.filtered("the process", c.proc.PID, c.rec.Created, c.config.Seccomp))))
+	}
 	if info.signal != int(unix.SIGKILL) {
 		return
 	}

@@ -56,7 +56,7 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	}
 	defer c.close()
 	if err := awaitExec(c.conn, c.rec, c.agent); err != nil {
-		err = c.rec.died(err)
+		err = c.died(c.rec, err)
 		removePidFile(o.PidFile, c.proc.PID)
 		c.undo()
 		return -1, err

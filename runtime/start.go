@@ -48,17 +48,17 @@ func (r *Runtime) start(id string) error {
 	}
 	fd, err := e.dial()
 	if err != nil {
-		return rec.died(orDied(err))
+		return r.died(rec, orDied(err))
 	}
 	conn := namespaces.FromFD(fd)
 	defer conn.Close()
 	if err := conn.Send(msgStart, nil); err != nil {
-		return rec.died(orDied(err))
+		return r.died(rec, orDied(err))
 	}
 	if err := awaitExec(conn, rec, func() (agent, error) { return e.agent(rec) }); err != nil {
 		_ = conn.Close() // an init that waits for an answer ends
 		rec.awaitDeath()
-		return r.afterFailedHook(e, rec, rec.died(err))
+		return r.afterFailedHook(e, rec, r.died(rec, err))
 	}
 	return r.poststart(e, rec)
 }

@@ -78,3 +78,40 @@ func archOf(audit, number uint32) (Arch, bool) {
 
 // nativeArch is the machine's own architecture.
 func nativeArch() (Arch, bool) { return archOf(auditArch(), 0) }
+
+// NameCall names a call that the kernel tells of by numbers, and its architecture. Where
+// there is no name, the number is one.
+func NameCall(c Compiler, audit, number uint32) (name, arch string) {
+	a, ok := archOf(audit, number)
+	if !ok {
+		return strconv.Itoa(int(number)), fmt.Sprintf("architecture %#x", audit)
+	}
+	calls, _ := names(c, a.Name)
+	for _, call := range calls {
+		if call.Number == number {
+			return call.Name, string(a.Name)
+		}
+	}
+	return strconv.Itoa(int(number)), string(a.Name)
+}
+
+// RuleOf finds what in a profile decides about a call that it kills: the first rule that
+// kills and names it, or the default.
+func RuleOf(profile []byte, name string) (field string) {
+	p, err := Decode(profile)
+	if err != nil {
+		return ""
+	}
+	kills := func(a specs.LinuxSeccompAction) bool {
+		return a == specs.ActKill || a == specs.ActKillThread || a == specs.ActKillProcess || a == specs.ActTrap
+	}
+	for i := range p.Syscalls {
+		if r := &p.Syscalls[i]; kills(r.Action) && contains(r.Names, name) {
+			return Pointer + "/syscalls/" + strconv.Itoa(i) + "/action"
+		}
+	}
+	if kills(p.DefaultAction) {
+		return Pointer + "/defaultAction"
+	}
+	return Pointer
+}

@@ -48,7 +48,11 @@ func Compile(p *specs.LinuxSeccomp) (*seccomp.Filter, error) {
 		return nil, err
 	}
 	defer c.filter.Release()
-	for _, k := range c.collect() {
+	calls := c.collect()
+	if err := tooMany(calls); err != nil {
+		return nil, errors.Join(append(c.errs, err)...)
+	}
+	for _, k := range calls {
 		c.add(k)
 	}
 	if len(c.errs) > 0 {
@@ -166,6 +170,12 @@ func (c *compiler) resolve(field string, k *call) bool {
 	_, err := scmp.GetSyscallFromName(k.name)
 	k.known = err == nil
 	nr, newer := newerCall(k.name)
+	if lower := strings.ToLower(k.name); !k.known && !newer && lower != k.name {
+		if _, err := scmp.GetSyscallFromName(lower); err == nil {
+			c.fail(field, fmt.Errorf("there is no system call %q: did you mean %s?", k.name, lower))
+			return false
+		}
+	}
 	if !k.known && !newer {
 		c.warn(field, "unknown system call %q is ignored", k.name)
 		return false
@@ -187,17 +197,42 @@ func (c *compiler) resolve(field string, k *call) bool {
 // just repeat the default.
 func (c *compiler) simplify(k *call) {
 	kept := k.rules[:0:0]
+	seen := map[string]bool{}
 	for _, r := range k.rules {
 		if len(r.args) == 0 && r.act != c.def {
 			c.warnOverridden(k, r.act)
 			k.rules = []rule{r}
 			return
 		}
-		if r.act != c.def {
+		// A rule that is there twice takes libseccomp as long as any other.
+		same := fmt.Sprint(r.act, r.args)
+		if r.act != c.def && !seen[same] {
 			kept = append(kept, r)
 		}
+		seen[same] = true
 	}
 	k.rules = kept
+}
+
+// tooMany refuses in time what libseccomp would work on for minutes: each rule that looks
+// at arguments takes at least one instruction of its own.
+func tooMany(calls []*call) error {
+	n := 0
+	for _, k := range calls {
+		if n += len(k.rules); n > maxInstructions {
+			return tooLarge("more than %d", maxInstructions)
+		}
+	}
+	return nil
+}
+
+const maxInstructions = 4096 // BPF_MAXINSNS
+
+func tooLarge(format string, n int) error {
+	return &seccomp.FieldError{
+		Field: seccomp.Pointer + "/syscalls",
+		Err:   fmt.Errorf("the profile compiles to "+format+" instructions, the kernel accepts %d", n, maxInstructions),
+	}
 }
 
 func (c *compiler) warnOverridden(k *call, by scmp.ScmpAction) {
@@ -292,11 +327,8 @@ func (c *compiler) finish() (*seccomp.Filter, error) {
 		return nil, fmt.Errorf("libseccomp %s: %w", Version(), err)
 	}
 	bpf = append(prologue(c.arches, c.enosys()), bpf...)
-	if n := len(bpf) / 8; n > 4096 {
-		return nil, &seccomp.FieldError{
-			Field: seccomp.Pointer + "/syscalls",
-			Err:   fmt.Errorf("the profile compiles to %d instructions, the kernel accepts 4096", n),
-		}
+	if n := len(bpf) / 8; n > maxInstructions {
+		return nil, tooLarge("%d", n)
 	}
 	return &seccomp.Filter{
 		BPF:              bpf,

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	scmp "github.com/seccomp/libseccomp-golang"
@@ -592,8 +593,12 @@ func TestMistakes(t *testing.T) {
 			errnoRule(2, args(arg(0, specs.OpEqualTo, 1)), "write"), errnoRule(3, args(arg(0, specs.OpEqualTo, 1)), "write"),
 		}}},
 		{"byte order", "/linux/seccomp/architectures/1", &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchS390X}}},
+		{"wrong case", "/linux/seccomp/syscalls/0/names/1", &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+			errnoRule(2, nil, "write", "Read", "No_Such_Call"),
+		}}},
 		{"check", "/linux/seccomp/defaultAction", &specs.LinuxSeccomp{}},
-		{"too long", "/linux/seccomp/syscalls", tooLong()},
+		{"too long", "/linux/seccomp/syscalls", tooLong(1500)},
+		{"far too long", "/linux/seccomp/syscalls", tooLong(100_000)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -607,12 +612,40 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func tooLong() *specs.LinuxSeccomp {
+func tooLong(n int) *specs.LinuxSeccomp {
 	p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
-	for i := range 1500 {
+	for i := range n {
 		p.Syscalls = append(p.Syscalls, errnoRule(2, args(arg(1, specs.OpEqualTo, uint64(i)<<33|uint64(i))), "write"))
 	}
 	return p
+}
+
+// TestManyRules: a hundred thousand of them compile as if they were few, if they are.
+func TestManyRules(t *testing.T) {
+	p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	for i := range 100_000 {
+		p.Syscalls = append(p.Syscalls, errnoRule(2, args(arg(0, specs.OpEqualTo, uint64(i%50))), "write"))
+	}
+	start := time.Now()
+	f := mustCompile(t, p)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	for v, want := range map[uint64]uint32{49: 0x50002, 50: 0x7fff0000} {
+		if got := mustRun(t, f, &data{nr: unix.SYS_WRITE, arch: unix.AUDIT_ARCH_X86_64, args: [6]uint64{v}}); got != want {
+			t.Errorf("write(%d): %#x", v, got)
+		}
+	}
+}
+
+// A second value where the operator takes one is not looked at.
+func TestSecondValue(t *testing.T) {
+	f := mustCompile(t, &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{errnoRule(2, args(arg(0, specs.OpEqualTo, 3, 4)), "write")}})
+	for v, want := range map[uint64]uint32{3: 0x50002, 4: 0x7fff0000} {
+		if got := mustRun(t, f, &data{nr: unix.SYS_WRITE, arch: unix.AUDIT_ARCH_X86_64, args: [6]uint64{v}}); got != want {
+			t.Errorf("write(%d): %#x", v, got)
+		}
+	}
 }
 
 func TestInProcessCompiler(t *testing.T) {
