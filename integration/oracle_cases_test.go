@@ -997,6 +997,14 @@ func hookCases() []oracleCase {
 			s.Hooks.Poststop = append(s.Hooks.Poststop, hook("poststop", 9))
 		}})
 	}
+	list = append(list, oracleCase{name: "startContainer-of-user", edit: func(s *specs.Spec) {
+		s.Process.User = specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{7}}
+		s.Process.Cwd = "/tmp"
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"keyctl"}, Action: specs.ActErrno}}}
+		h := hook("startContainer", 1, "A=1")
+		h.Args[2] = "/tmp/hooks"
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{h}}
+	}})
 	return append(list, oracleCase{name: "all", edit: func(s *specs.Spec) {
 		s.Annotations = map[string]string{"of.the": "container"}
 		s.Hooks = &specs.Hooks{}

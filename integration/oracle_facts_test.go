@@ -166,14 +166,14 @@ func (s seen) mounts(lines []string, o *oracle) {
 // hooks adds what hooks saw, each under its name and number.
 func (s seen) hooks(t *testing.T, o *oracle) {
 	t.Helper()
-	text := textOf(oracleHooks) + textOf(filepath.Join(oracleBundle, "rootfs/hooks"))
+	text := textOf(oracleHooks) + textOf(filepath.Join(oracleBundle, "rootfs/hooks")) + textOf(filepath.Join(oracleBundle, "rootfs/tmp/hooks"))
 	order := []string{}
 	for _, part := range strings.Split(text, "hook ")[1:] {
 		name, rest, _ := strings.Cut(part, "\n")
 		order = append(order, name)
 		s["hook "+name] = "was called"
 		f := parseFacts(rest)
-		for _, key := range []string{"cwd", "uid", "gid", "groups", "cap.effective", "sig.blocked", "sig.ignored"} {
+		for _, key := range []string{"cwd", "uid", "gid", "groups", "umask", "nnp", "seccomp", "oom", "cap.effective", "cap.bounding", "sig.blocked", "sig.ignored"} {
 			s["hook "+name+" "+key] = f.one(key)
 		}
 		for _, e := range f["env"] {

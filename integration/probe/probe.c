@@ -583,6 +583,8 @@ static int hook(const char *path, const char *name)
 	environment();
 	directory();
 	ids();
+	mask();
+	process();
 	signals();
 	capabilities();
 	namespaces();
