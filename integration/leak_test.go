@@ -18,6 +18,7 @@ type snapshot struct {
 	processes []string
 	mounts    []string
 	groups    []string
+	classes   []string // of resctrl, where there is one, and what they may use
 	links     []string
 	state     []string
 	fds       []string
@@ -34,6 +35,7 @@ func census(t *testing.T) *snapshot {
 		processes: processes(),
 		mounts:    fileLines("/proc/self/mountinfo"),
 		groups:    directories("/sys/fs/cgroup"),
+		classes:   classes(),
 		links:     linkNames(),
 		state:     stateFiles("/run/husk"),
 		fds:       descriptors(),
@@ -69,6 +71,7 @@ func (s *snapshot) leaks(t *testing.T) []string {
 		{"process", s.processes, now.processes},
 		{"mount", s.mounts, now.mounts},
 		{"cgroup", s.groups, now.groups},
+		{"class", s.classes, now.classes},
 		{"link", s.links, now.links},
 		{"state", s.state, now.state},
 		{"descriptor", s.fds, now.fds},

@@ -3,8 +3,10 @@ package integration
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 	"unsafe"
 
 	"github.com/huskrun/husk/cgroups/resctrl/resctrltest"
@@ -38,6 +40,48 @@ func cmdResctrl(ts *script, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(undo)
 }
+
+// classes lists the groups of resctrl and what they may use.
+func classes() (list []string) {
+	for _, pattern := range []string{"schemata", "*/schemata", "mon_groups/*", "*/mon_groups/*"} {
+		paths, _ := filepath.Glob(filepath.Join(resctrlDir, pattern))
+		for _, path := range paths {
+			text, _ := os.ReadFile(path)
+			list = append(list, path+" "+string(text))
+		}
+	}
+	return list
+}
+
+// A create that is disturbed anywhere leaves resctrl as it was, or the next command does:
+// a class of the container's own, and one that is shared.
+func TestResctrlSweep(t *testing.T) {
+	for name, class := range map[string]string{"own": "", "shared": "gold"} {
+		for _, disturb := range []string{"kill", "error"} {
+			t.Run(name+"-"+disturb, func(t *testing.T) {
+				box(t, func(t *testing.T) { resctrlSweep(t, class, disturb) })
+			})
+		}
+	}
+}
+
+func resctrlSweep(t *testing.T, class, disturb string) {
+	undo, err := fakeResctrl(resctrltest.New())
+	must(t, err)
+	defer undo()
+	if class != "" {
+		must(t, os.Mkdir(filepath.Join(resctrlDir, class), 0o755))
+		sharedClass = class
+	}
+	if disturb == "kill" {
+		killSweep(t, parent, "create")
+		return
+	}
+	errorSweep(t, parent, "create", stepCalls, otherCalls)
+}
+
+// sharedClass is the closID of the sweeps' bundle.
+var sharedClass string
 
 const resctrlDir = "/sys/fs/resctrl"
 

@@ -73,6 +73,12 @@ func sweepBundle(t *testing.T) *bundle {
 		s.Linux.CgroupsPath = "/sweep/deep/c1"
 		s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 		s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: "/etc", Destination: "/host-etc", Options: []string{"rbind", "ro"}})
+		if len(classes()) > 0 {
+			s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: sharedClass, EnableMonitoring: true}
+			if sharedClass == "" { // else they would outlive the container
+				s.Linux.IntelRdt.Schemata = []string{"L3:0=f"}
+			}
+		}
 	})
 }
 

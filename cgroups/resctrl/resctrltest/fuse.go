@@ -51,11 +51,27 @@ func (k *Kernel) Mount(dir string) (unmount func(), err error) {
 	s := &server{k, fd, map[uint64]string{1: ""}, map[string]uint64{"": 1}, 2}
 	done := make(chan struct{})
 	go s.serve(done)
+	if err := refusePolls(dir); err != nil {
+		return nil, err
+	}
 	return func() {
 		unix.Unmount(dir, unix.MNT_DETACH)
 		<-done
 		unix.Close(fd)
 	}, nil
+}
+
+// refusePolls has the kernel learn that the file system cannot be polled. Go asks that of
+// every file that it opens, by a system call during which its scheduler stands still: a
+// process that also serves the file system could wait for itself, for ever.
+func refusePolls(dir string) error {
+	fd, err := unix.Open(dir+"/tasks", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir + "/tasks", Err: err}
+	}
+	defer unix.Close(fd)
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err
 }
 
 func (s *server) serve(done chan struct{}) {
