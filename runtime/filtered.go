@@ -51,6 +51,9 @@ func forbiddenCall(pid int, since time.Time) (call forbidden, ok bool) {
 // firstPIDNamespace has a fixed inode (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const firstPIDNamespace = 0xeffffffc
 
+// coarse is how much, in seconds, the clock of audit records may be behind: a tick.
+const coarse = 0.02
+
 // parseForbidden takes apart a record like
 //
 //	6,9,8,-;audit: type=1326 audit(1700000000.805:91): … pid=7 comm="x" exe="/x" sig=31 arch=c000003e syscall=79 …
@@ -63,7 +66,7 @@ func parseForbidden(record string, pid int, since time.Time) (call forbidden, ok
 	record, isAudit := strings.CutPrefix(record, "audit: type=1326 audit(")
 	stamp, words, _ := strings.Cut(record, ":")
 	seconds, err := strconv.ParseFloat(stamp, 64)
-	if !isAudit || len(priority) != 1 || priority > "7" || err != nil || seconds < float64(since.UnixMilli())/1000-1 {
+	if !isAudit || len(priority) != 1 || priority > "7" || err != nil || seconds < float64(since.UnixMilli())/1000-coarse {
 		return call, false
 	}
 	values := map[string]string{}
