@@ -94,6 +94,8 @@ func TestMistakes(t *testing.T) {
 		status int
 		stderr string // each line of it
 	}{
+		{"checkpoint --help", 3, "husk: error: unknown command \"checkpoint\": checkpoints are not built yet\nhusk: hint: husk help lists the commands"},
+		{"restore --lsm-mount-context", 3, "husk: error: unknown command \"restore\": checkpoints are not built yet\nhusk: hint: husk help lists the commands"},
 		{"frobnicate", 3, "husk: error: unknown command \"frobnicate\"\nhusk: hint: husk help lists the commands"},
 		{"--frobnicate list", 1, "husk: error: flag provided but not defined: -frobnicate\nhusk: hint: husk help lists the commands and global flags"},
 		// Podman probes for features by an engine's words for a flag without its value.

@@ -242,9 +242,12 @@ func mounts(list []mount) error {
 func devices(dev string) error {
 	for name, number := range map[string][2]uint32{
 		"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9},
-		"tty": {5, 0}, "kmsg": {1, 11}, "fuse": {10, 229},
+		"tty": {5, 0}, "kmsg": {1, 11}, "fuse": {10, 229}, "net/tun": {10, 200},
 	} {
 		path := filepath.Join(dev, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
 		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(number[0], number[1]))); err != nil {
 			return &os.PathError{Op: "mknod", Path: path, Err: err}
 		}

@@ -1,5 +1,6 @@
 // Package engines runs container engines with husk below them: Docker, containerd and
-// Podman as Debian packages them, their daemons started by hand. It holds tests only;
+// Podman, the last for root and for an ordinary user, as Debian packages them, their
+// daemons started by hand. It holds tests only;
 // make test-engines runs them.
 //
 // Everything happens in a box (box_test.go): a throw-away Debian root (root.sh), which

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,18 +25,29 @@ func patience(d time.Duration) time.Duration {
 
 // An engine is a command line and what has to run for it.
 type engine struct {
-	name  string
-	start func(t *testing.T, runtime string) // until the end of the test
-	load  string                             // shell: makes the image box of the directory image
-
-	remove string // command that kills and removes containers
+	name    string
+	command string
+	start   func(t *testing.T, runtime string) *service
+	load    string   // shell: makes the image box of the directory image
+	remove  string   // command that kills and removes containers
+	only    []string // scripts; default all that are for it
 }
 
 var allEngines = []engine{
-	{"docker", startDocker, "tar -C image -c . | docker import -c 'CMD [\"sh\"]' - box", "docker rm -f"},
-	{"podman", startPodman, "tar -C image -c . | podman import -q -c CMD=sh - box", "podman rm -f -t 0"},
-	{"ctr", startContainerd, "tar -C image -c . | podman --root=/tmp/libpod import -q - box && podman --root=/tmp/libpod save -q --format oci-archive -o box.tar box && ctr image import box.tar && ctr image tag --force localhost/box:latest box", "ctr container rm"},
+	{name: "docker", command: "docker", start: startDocker, load: dockerLoad, remove: "docker rm -f"},
+	{name: "dockremap", command: "docker", start: startRemapped, load: dockerLoad, remove: "docker rm -f", only: []string{"run", "exec", "docker_update", "dockremap"}},
+	{name: "podman", command: "podman", start: startPodman, load: `tar -C image -c . | podman import -q -c CMD=sh - box`, remove: "podman rm -f -t 0"},
+	{name: "rootless", command: "rootless", start: startRootless, load: `tar -C image -c . | rootless import -q -c CMD=sh - box`, remove: "rootless rm -f -t 0", only: []string{"run", "exec", "detach", "attach", "errors", "volumes", "rootless"}},
+	{name: "ctr", command: "ctr", start: startContainerd, load: ctrLoad, remove: "ctr container rm"},
 }
+
+const (
+	dockerLoad = `tar -C image -c . | docker import -c 'CMD ["sh"]' - box`
+	ctrLoad    = `tar -C image -c . | podman --root=/tmp/libpod import -q - box
+podman --root=/tmp/libpod save -q --format oci-archive -o box.tar box
+ctr image import box.tar
+ctr image tag --force localhost/box:latest box`
+)
 
 // TestEngines runs every script that is for an engine, for each engine and runtime.
 func TestEngines(t *testing.T) {
@@ -50,12 +62,12 @@ func TestEngines(t *testing.T) {
 }
 
 func (e engine) test(t *testing.T, runtime string) {
-	e.start(t, runtime)
+	daemon := e.start(t, runtime)
 	makeImage(t)
 	shell(t, e.load)
 	// Engines make what they keep, such as a bridge, when first used.
 	scripts := e.scripts(t)
-	e.runScript(t, runtime, "testdata/"+e.warm())
+	e.runScript(t, runtime, "testdata/"+e.warm(), daemon)
 	for _, file := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			before := census()
@@ -66,7 +78,7 @@ func (e engine) test(t *testing.T, runtime string) {
 				}
 				before.compare(t)
 			})
-			e.runScript(t, runtime, file)
+			e.runScript(t, runtime, file, daemon)
 		})
 	}
 }
@@ -74,11 +86,12 @@ func (e engine) test(t *testing.T, runtime string) {
 // purge removes what a script that failed has left.
 func (e engine) purge(t *testing.T) {
 	lines := map[string]string{
-		"ctr":    `for c in $(ctr task ls -q); do ctr task rm -f $c || true; done; for c in $(ctr container ls -q); do ctr container rm $c; done`,
-		"docker": `docker rm -f $(docker ps -aq) || true`,
-		"podman": `podman pod rm -fa -t 0; podman rm -fa -t 0`,
+		"ctr":      `for c in $(ctr task ls -q); do ctr task rm -f $c || true; done; for c in $(ctr container ls -q); do ctr container rm $c; done`,
+		"docker":   `docker rm -f $(docker ps -aq) || true`,
+		"rootless": `rootless pod rm -fa -t 0; rootless rm -fa -t 0`,
+		"podman":   `podman pod rm -fa -t 0; podman rm -fa -t 0`,
 	}
-	shell(t, lines[e.name])
+	shell(t, lines[e.command])
 }
 
 // warm names the script that is run before leaks are looked for.
@@ -97,11 +110,18 @@ func (e engine) scripts(t *testing.T) (mine []string) {
 		t.Fatalf("no scripts: %v", err)
 	}
 	for _, file := range files {
-		prefix, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".txtar"), "_")
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		if e.only != nil {
+			if slices.Contains(e.only, name) {
+				mine = append(mine, file)
+			}
+			continue
+		}
+		prefix, _, _ := strings.Cut(name, "_")
 		switch prefix {
 		case e.name:
 			mine = append(mine, file)
-		case "ctr", "docker", "podman":
+		case "ctr", "docker", "dockremap", "podman", "rootless":
 		default:
 			if e.name != "ctr" {
 				mine = append(mine, file)
@@ -143,55 +163,96 @@ printf 'no program' >image/bin/garbage
 chmod 755 image/bin/lost image/bin/garbage`)
 }
 
-// write writes a file of the box.
-func write(t *testing.T, path, text string) {
+func must(t *testing.T, err error) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// daemon starts a program, waits until ready succeeds, and ends it with the test.
-func daemon(t *testing.T, ready string, command ...string) {
-	t.Helper()
-	name := filepath.Base(command[0])
-	log, err := os.Create("/tmp/" + name + ".log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+}
+
+// startRootless is Podman of an ordinary user, to whom no cgroups are delegated.
+func startRootless(t *testing.T, runtime string) *service {
+	startPodman(t, runtime)
+	write(t, "/etc/subuid", "user:400000:65536\n")
+	write(t, "/etc/subgid", "user:400000:65536\n")
+	write(t, "/usr/local/bin/rootless", `#!/bin/sh
+exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --bounding-set=+all \
+	env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 podman "$@"
+`)
+	shell(t, `chmod 755 /usr/local/bin/rootless
+grep -q ^user: /etc/passwd || { echo user:x:1000:1000::/home/user:/bin/sh >>/etc/passwd; echo user:x:1000: >>/etc/group; }
+mkdir -p /home/user /run/user/1000
+mountpoint -q /home/user || mount -t tmpfs tmpfs /home/user
+chown user:user /home/user /run/user/1000
+chmod 700 /home/user /run/user/1000`)
+	return nil
+}
+
+// write writes a file of the box.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+// A service is a daemon.
+type service struct {
+	ready   string // shell command that succeeds when it is
+	command []string
+	cmd     *exec.Cmd
+}
+
+// serve starts a daemon and ends it with the test.
+func serve(t *testing.T, ready string, command ...string) *service {
+	t.Helper()
+	s := &service{ready: ready, command: command}
+	must(t, s.start())
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("%s said:\n%s", s.name(), tail(s.log()))
+		}
+	})
+	return s
+}
+
+func (s *service) name() string { return filepath.Base(s.command[0]) }
+
+func (s *service) log() string { return "/tmp/" + s.name() + ".log" }
+
+// start starts it and waits until it is ready.
+func (s *service) start() error {
+	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
 	}
-	t.Cleanup(func() { end(t, cmd) })
+	defer log.Close()
+	s.cmd = exec.Command(s.command[0], s.command[1:]...)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(patience(30 * time.Second))
-	for exec.Command("sh", "-c", ready).Run() != nil {
+	for exec.Command("sh", "-c", s.ready).Run() != nil {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not get ready:\n%s", name, tail(log.Name()))
+			return fmt.Errorf("%s does not get ready:\n%s", s.name(), tail(s.log()))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("%s said:\n%s", name, tail(log.Name()))
-		}
-	})
+	return nil
 }
 
-// end terminates a daemon, and kills it when that does not help.
-func end(t *testing.T, cmd *exec.Cmd) {
-	cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(patience(20*time.Second), func() {
-		t.Errorf("%s does not end", cmd.Path)
-		cmd.Process.Kill()
-	})
-	cmd.Wait()
-	timer.Stop()
+// stop terminates it, and kills it when that does not help.
+func (s *service) stop() (err error) {
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.AfterFunc(patience(20*time.Second), func() { s.cmd.Process.Kill() })
+	s.cmd.Wait()
+	if !timer.Stop() {
+		err = fmt.Errorf("%s does not end:\n%s", s.name(), tail(s.log()))
+	}
+	return err
 }
 
 func tail(path string) string {
@@ -200,23 +261,34 @@ func tail(path string) string {
 	return string(bytes.Join(lines[max(0, len(lines)-8):], []byte("\n")))
 }
 
-func startContainerd(t *testing.T, _ string) {
-	daemon(t, "ctr version", "/usr/bin/containerd")
+func startContainerd(t *testing.T, _ string) *service {
+	return serve(t, "ctr version", "/usr/bin/containerd")
 }
 
-func startDocker(t *testing.T, runtime string) {
+func startDocker(t *testing.T, runtime string) *service { return dockerd(t, runtime) }
+
+// startRemapped is Docker whose containers have user namespaces.
+func startRemapped(t *testing.T, runtime string) *service {
+	shell(t, "grep -q ^remap: /etc/passwd || { echo remap:x:998:998::/:/bin/false >>/etc/passwd; echo remap:x:998: >>/etc/group; }")
+	write(t, "/etc/subuid", "remap:300000:65536\n")
+	write(t, "/etc/subgid", "remap:300000:65536\n")
+	return dockerd(t, runtime, "--userns-remap=remap")
+}
+
+func dockerd(t *testing.T, runtime string, args ...string) *service {
 	startContainerd(t, runtime)
 	write(t, "/etc/docker/daemon.json", fmt.Sprintf(`{
   "runtimes": {"husk": {"path": "/usr/local/bin/husk"}},
   "default-runtime": %q,
-  "exec-opts": ["native.cgroupdriver=cgroupfs"]
+  "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "live-restore": true
 }`, runtime))
 	t.Cleanup(func() { shell(t, "nft flush ruleset") }) // of the network that the next engine has, too
-	daemon(t, "docker info", "/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock")
+	return serve(t, "docker info", append([]string{"/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock"}, args...)...)
 }
 
 // startPodman configures it: there is no daemon.
-func startPodman(t *testing.T, runtime string) {
+func startPodman(t *testing.T, runtime string) *service {
 	limits := ""
 	if !hasController("pids") { // which Podman does not ask
 		limits = "pids_limit = 0\n"
@@ -236,4 +308,5 @@ husk = ["/usr/local/bin/husk"]
 	write(t, "/etc/subuid", "containers:100000:131072\n")
 	write(t, "/etc/subgid", "containers:100000:131072\n")
 	shell(t, "grep -q ^containers: /etc/passwd || echo containers:x:999:999::/:/bin/false >>/etc/passwd")
+	return nil
 }

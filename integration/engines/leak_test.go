@@ -1,6 +1,7 @@
 package engines
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,7 +61,7 @@ func (s snapshot) leaks() (left []string) {
 	return left
 }
 
-// processes lists all in the box but kernel threads.
+// processes lists all in the box but the daemons, which may have been restarted.
 func processes() (all []string) {
 	for _, name := range names("/proc") {
 		if _, err := strconv.Atoi(name); err != nil {
@@ -71,6 +72,9 @@ func processes() (all []string) {
 			continue
 		}
 		cmdline, _ := os.ReadFile("/proc/" + name + "/cmdline")
+		if bytes.HasPrefix(cmdline, []byte("/usr/sbin/dockerd\x00")) || bytes.HasPrefix(cmdline, []byte("/usr/bin/containerd\x00")) {
+			continue
+		}
 		comm, _, _ := strings.Cut(strings.TrimPrefix(string(status), "Name:\t"), "\n")
 		all = append(all, name+" "+comm+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 	}

@@ -34,14 +34,14 @@ type script = testscript.TestScript
 // commandTimeout ends a command of an engine that hangs.
 const commandTimeout = 60 * time.Second
 
-func (e engine) runScript(t *testing.T, runtime, file string) {
+func (e engine) runScript(t *testing.T, runtime, file string, daemon *service) {
 	testscript.RunT(scriptT{t}, testscript.Params{
 		Files: []string{file},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("TMPDIR", "/tmp") // also for them
-			env.Setenv("ENGINE", e.name)
+			env.Setenv("ENGINE", e.command)
 			env.Setenv("REMOVE", e.remove)
 			env.Setenv("RUNTIME", runtime)
 			// Also for users of containers.
@@ -50,8 +50,10 @@ func (e engine) runScript(t *testing.T, runtime, file string) {
 		Condition: func(cond string) (bool, error) {
 			name, arg, _ := strings.Cut(cond, ":")
 			switch name {
-			case "docker", "podman":
-				return e.name == name, nil
+			case "docker":
+				return e.command == "docker", nil
+			case "podman":
+				return e.command == "podman" || e.command == "rootless", nil
 			case "husk", "runc":
 				return runtime == name, nil
 			case "controller":
@@ -60,11 +62,15 @@ func (e engine) runScript(t *testing.T, runtime, file string) {
 			return false, errors.New("unknown condition " + cond)
 		},
 		Cmds: map[string]func(ts *script, neg bool, args []string){
-			"engine":  cmdEngine,
-			"code":    cmdCode,
-			"until":   cmdUntil,
-			"tty":     cmdTTY,
-			"remove":  cmdRemove,
+			"engine": cmdEngine,
+			"code":   cmdCode,
+			"until":  cmdUntil,
+			"tty":    cmdTTY,
+			"remove": cmdRemove,
+			"restart": func(ts *script, neg bool, args []string) {
+				ts.Check(daemon.stop())
+				ts.Check(daemon.start())
+			},
 			"capture": cmdCapture,
 		},
 	})
