@@ -27,6 +27,17 @@
 // container: its child stays outside, executes, prepares itself, and only then
 // clones the one that is born inside and executes the payload at once.
 //
+// # Network devices
+//
+// What moves or makes them is a program of its own, [Links], which boots beside the
+// child and furnishes the network namespace in which the child was born:
+//
+//	caller            linker                          kernel
+//	StartLinks ─────▶ boots
+//	Wire ───────────▶ looks at everything, then ────▶ RTM_NEWLINK, RTM_NEWADDR, …
+//	Wait ◀─────────── done, or all undone
+//	Keep ───────────▶ ends; EOF before it: undoes all, then ends
+//
 // # Shared memory
 //
 // Where nothing forbids it (see setMemory), the child shares the caller's
