@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,10 @@ func TestLimitRdma(t *testing.T) {
 		name := devices[0].Name()
 		g := r.guest("rdma", `{"rdma":{"`+name+`":{"hcaHandles":3,"hcaObjects":1000}}}`, "where", "0")
 		g.reads("rdma.max", name+" hca_handle=3 hca_object=1000")
+		file := filepath.Join(t.TempDir(), "update")
+		must(t, os.WriteFile(file, []byte(`{"rdma":{"`+name+`":{"hcaHandles":5}}}`), 0o644))
+		g.must("update", "-r", file, "rdma")
+		g.reads("rdma.max", name+" hca_handle=5 hca_object=1000")
 	})
 }
 
