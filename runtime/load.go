@@ -292,7 +292,21 @@ func (d *decoder) object(fields []field) {
 			d.skip()
 		}
 	}
+	for i := range fields {
+		if m, ok := fields[i].into.(*member); ok && !m.given && d.err == nil {
+			d.problems.add(pointer(string(d.in.StackPointer()), fields[i].name), "is missing", "write it: there is no default")
+		}
+	}
 }
+
+// member is what a required member fills. Those whose zero value no other check refuses
+// need it: a mapping without hostID would be one to the host's root.
+type member struct {
+	into  any
+	given bool
+}
+
+func required(into any) *member { return &member{into: into} }
 
 // find compares without unquoting, since names hardly ever hold an escape.
 func find(fields []field, quoted jsontext.Value) *field {
@@ -349,6 +363,9 @@ func (d *decoder) value(p any) {
 		return
 	}
 	switch p := p.(type) {
+	case *member:
+		p.given = true
+		d.value(p.into)
 	case func(*decoder):
 		p(d)
 	case []field:

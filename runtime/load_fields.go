@@ -44,7 +44,7 @@ func processFields(p *specs.Process) []field {
 }
 
 func boxFields(b *specs.Box) []field {
-	return []field{{"height", &b.Height}, {"width", &b.Width}}
+	return []field{{"height", required(&b.Height)}, {"width", required(&b.Width)}}
 }
 
 func userFields(u *specs.User) []field {
@@ -74,7 +74,7 @@ func capabilityFields(c *specs.LinuxCapabilities) []field {
 }
 
 func rlimitFields(r *specs.POSIXRlimit) []field {
-	return []field{{"type", &r.Type}, {"hard", &r.Hard}, {"soft", &r.Soft}}
+	return []field{{"type", &r.Type}, {"hard", required(&r.Hard)}, {"soft", required(&r.Soft)}}
 }
 
 func schedulerFields(s *specs.Scheduler) []field {
@@ -113,7 +113,7 @@ func mountFields(m *specs.Mount) []field {
 }
 
 func mappingFields(m *specs.LinuxIDMapping) []field {
-	return []field{{"containerID", &m.ContainerID}, {"hostID", &m.HostID}, {"size", &m.Size}}
+	return []field{{"containerID", required(&m.ContainerID)}, {"hostID", required(&m.HostID)}, {"size", &m.Size}}
 }
 
 func hooksFields(h *specs.Hooks) []field {
@@ -220,7 +220,7 @@ func resourceFields(r *specs.LinuxResources) []field {
 
 func deviceRuleFields(r *specs.LinuxDeviceCgroup) []field {
 	return []field{
-		{"allow", &r.Allow},
+		{"allow", required(&r.Allow)},
 		{"type", &r.Type},
 		{"major", &r.Major},
 		{"minor", &r.Minor},
@@ -270,19 +270,19 @@ func blockIOFields(b *specs.LinuxBlockIO) []field {
 
 func weightFields(w *specs.LinuxWeightDevice) []field {
 	return []field{
-		{"major", &w.Major},
-		{"minor", &w.Minor},
+		{"major", required(&w.Major)},
+		{"minor", required(&w.Minor)},
 		{"weight", &w.Weight},
 		{"leafWeight", &w.LeafWeight},
 	}
 }
 
 func throttleFields(t *specs.LinuxThrottleDevice) []field {
-	return []field{{"major", &t.Major}, {"minor", &t.Minor}, {"rate", &t.Rate}}
+	return []field{{"major", required(&t.Major)}, {"minor", required(&t.Minor)}, {"rate", &t.Rate}}
 }
 
 func hugepageFields(h *specs.LinuxHugepageLimit) []field {
-	return []field{{"pageSize", &h.Pagesize}, {"limit", &h.Limit}}
+	return []field{{"pageSize", &h.Pagesize}, {"limit", required(&h.Limit)}}
 }
 
 func networkFields(n *specs.LinuxNetwork) []field {
@@ -290,7 +290,7 @@ func networkFields(n *specs.LinuxNetwork) []field {
 }
 
 func priorityFields(p *specs.LinuxInterfacePriority) []field {
-	return []field{{"name", &p.Name}, {"priority", &p.Priority}}
+	return []field{{"name", required(&p.Name)}, {"priority", required(&p.Priority)}}
 }
 
 func rdmaFields(r *specs.LinuxRdma) []field {

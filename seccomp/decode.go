@@ -4,6 +4,7 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
+	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -25,5 +26,37 @@ func Decode(text []byte) (*specs.LinuxSeccomp, error) {
 	case errors.As(err, &syntax):
 		return nil, &FieldError{Field: Pointer + string(syntax.JSONPointer), Err: syntax.Err}
 	}
+	if err == nil {
+		err = missing(text)
+	}
 	return p, err
+}
+
+// missing finds conditions that do not say what they compare, or with what: zero would
+// be taken for either, and it means something.
+func missing(text []byte) error {
+	var p struct {
+		Syscalls []struct {
+			Args []struct {
+				Index *uint   `json:"index"`
+				Value *uint64 `json:"value"`
+			} `json:"args"`
+		} `json:"syscalls"`
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return err
+	}
+	var c checker
+	for i, s := range p.Syscalls {
+		for j, a := range s.Args {
+			field := fmt.Sprintf("/syscalls/%d/args/%d", i, j)
+			if a.Index == nil {
+				c.add(field+"/index", "is missing: it says which argument")
+			}
+			if a.Value == nil {
+				c.add(field+"/value", "is missing: it says what to compare with")
+			}
+		}
+	}
+	return errors.Join(c.errs...)
 }
