@@ -148,10 +148,11 @@ func boxInit() int {
 	}
 }
 
-// The places in the box: what it is made from, and the directory of the tests.
+// The places in the box: what it is made from, the source tree, the tests' part of it.
 const (
 	newRoot = "/mnt/root"
-	testDir = "/mnt"
+	treeDir = "/mnt"
+	testDir = treeDir + "/integration/engines"
 )
 
 // furnish makes root, below an overlay, the root of the box.
@@ -179,7 +180,7 @@ func furnish(root, husk string) error {
 		{"tmpfs", newRoot + "/var/lib/docker", "tmpfs", 0, ""}, // no overlay on an overlay
 		{"tmpfs", newRoot + "/var/lib/containerd", "tmpfs", 0, ""},
 		{"tmpfs", newRoot + "/var/lib/containers", "tmpfs", 0, ""},
-		{tests, newRoot + testDir, "", unix.MS_BIND, ""},
+		{filepath.Join(tests, "../.."), newRoot + treeDir, "", unix.MS_BIND, ""},
 	}); err != nil {
 		return err
 	}

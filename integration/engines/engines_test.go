@@ -188,6 +188,25 @@ chmod 700 /home/user /run/user/1000`)
 	return nil
 }
 
+// configure writes what README.md has for a file of an engine, with another runtime as
+// the engine's default.
+func configure(t *testing.T, path, runtime string) {
+	t.Helper()
+	readme, err := os.ReadFile(treeDir + "/README.md")
+	must(t, err)
+	_, text, found := strings.Cut(string(readme), "`"+path+"`")
+	_, text, fenced := strings.Cut(text, "\n```")
+	_, text, _ = strings.Cut(text, "\n")
+	text, _, closed := strings.Cut(text, "```\n")
+	if !found || !fenced || !closed {
+		t.Fatalf("README.md does not show %s", path)
+	}
+	for _, key := range []string{`"default-runtime": `, `runtime = `} {
+		text = strings.ReplaceAll(text, key+`"husk"`, key+strconv.Quote(runtime))
+	}
+	write(t, path, text)
+}
+
 // write writes a file of the box.
 func write(t *testing.T, path, text string) {
 	t.Helper()
@@ -277,14 +296,11 @@ func startRemapped(t *testing.T, runtime string) *service {
 
 func dockerd(t *testing.T, runtime string, args ...string) *service {
 	startContainerd(t, runtime)
-	write(t, "/etc/docker/daemon.json", fmt.Sprintf(`{
-  "runtimes": {"husk": {"path": "/usr/local/bin/husk"}},
-  "default-runtime": %q,
-  "exec-opts": ["native.cgroupdriver=cgroupfs"],
-  "live-restore": true
-}`, runtime))
+	configure(t, "/etc/docker/daemon.json", runtime)
 	t.Cleanup(func() { shell(t, "nft flush ruleset") }) // of the network that the next engine has, too
-	return serve(t, "docker info", append([]string{"/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock"}, args...)...)
+	return serve(t, "docker info", slices.Concat([]string{
+		"/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "--exec-opt=native.cgroupdriver=cgroupfs", "--live-restore",
+	}, args)...)
 }
 
 // startPodman configures it: there is no daemon.
@@ -293,17 +309,13 @@ func startPodman(t *testing.T, runtime string) *service {
 	if !hasController("pids") { // which Podman does not ask
 		limits = "pids_limit = 0\n"
 	}
-	write(t, "/etc/containers/containers.conf", fmt.Sprintf(`[containers]
+	configure(t, "/etc/containers/containers.conf", runtime)
+	write(t, "/etc/containers/containers.conf.d/box.conf", `[containers]
 log_driver = "k8s-file"
-%s[engine]
-runtime = %q
-runtime_supports_json = ["husk", "runc", "crun"]
-runtime_supports_nocgroups = ["husk", "crun"]
+`+limits+`[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-[engine.runtimes]
-husk = ["/usr/local/bin/husk"]
-`, limits, runtime))
+`)
 	write(t, "/etc/containers/policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)
 	write(t, "/etc/subuid", "containers:100000:131072\n")
 	write(t, "/etc/subgid", "containers:100000:131072\n")
