@@ -4,6 +4,7 @@ import (
 	"encoding/json/v2"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -94,10 +95,9 @@ func rdtText(r *specs.LinuxIntelRdt) string {
 	default:
 		text = "enter class of service " + r.ClosID
 	}
-	for _, s := range append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...) {
-		if s != "" {
-			text += ", with " + s
-		}
+	schemas := slices.DeleteFunc(append([]string{r.L3CacheSchema, r.MemBwSchema}, r.Schemata...), func(s string) bool { return s == "" })
+	if len(schemas) > 0 {
+		text += ", with " + strings.Join(schemas, " and ")
 	}
 	if r.EnableMonitoring {
 		text += ", monitored"

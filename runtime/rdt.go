@@ -40,13 +40,20 @@ func (c *creation) makeClass() error {
 	return fieldError(c.rdt.Make(c.rec.Rdt, c.plan.Rdt))
 }
 
-// enterClass moves the init into its class. What it executes and makes stays there.
-func (c *creation) enterClass() error {
-	if c.rdt == nil {
+// enterClass moves the init into its class. What it executes and makes stays there. It
+// ends the lock, so that a second init (respawn.go) has to do without.
+func (c *creation) enterClass() (err error) {
+	if c.rec.Rdt == nil {
 		return nil
 	}
-	defer c.rdt.Unlock()
-	return fieldError(c.rdt.Join(c.rec.Rdt, c.proc.PID))
+	f := c.rdt
+	if c.rdt = nil; f == nil {
+		if f, err = resctrl.Open(); err != nil {
+			return at("/linux/intelRdt", "", err)
+		}
+	}
+	defer f.Close()
+	return fieldError(f.Join(c.rec.Rdt, c.proc.PID))
 }
 
 // joinClass moves a process that joins the container into its class. One that was

@@ -84,7 +84,9 @@ func (f *FS) Close() {
 	if f == nil || f.fd < 0 {
 		return
 	}
-	f.Unlock()
+	// By a call, since a child that has not executed yet shares the open file, and would
+	// keep it locked.
+	_ = retry(func() error { return unix.Flock(f.fd, unix.LOCK_UN) })
 	_ = unix.Close(f.fd)
 	f.fd = -1
 }
@@ -104,10 +106,6 @@ func (f *FS) Lock(deadline time.Time) error {
 		time.Sleep(pause)
 	}
 }
-
-// Unlock lets others in: by a call, since a child that has not executed yet shares the
-// open file and would keep it locked.
-func (f *FS) Unlock() { _ = retry(func() error { return unix.Flock(f.fd, unix.LOCK_UN) }) }
 
 // Look decides what container id will have. It changes nothing; Make has to follow under
 // the same lock.
