@@ -27,6 +27,9 @@ func (c *creation) boot(start bool) (err error) {
 		return err
 	}
 	if err = c.sendPlan(start); err != nil {
+		if told, ok := errors.AsType[reported](err); ok {
+			return told.error
+		}
 		return c.diagnose(err)
 	}
 	return c.awaitReady()
@@ -188,15 +191,35 @@ func (c *creation) sendPlan(start bool) error {
 				return err
 			}
 			fds = append(fds, opened...)
+			if steps[next].Op == opTurn {
+				next++
+				break
+			}
 		}
 		err := c.conn.Send(msgPlan, encodeSteps(steps[first:next]), fds...)
 		closeAll(fds)
+		if err == nil && steps[next-1].Op == opTurn {
+			err = c.awaitTurn()
+		}
 		if err != nil {
 			return err
 		}
 		first = next
 	}
 	return nil
+}
+
+// reported is an error that the init has told us of.
+type reported struct{ error }
+
+// awaitTurn waits until the init has mounted what it was told to.
+func (c *creation) awaitTurn() error {
+	kind, payload, fds, err := c.conn.Recv(time.Now().Add(patience))
+	closeAll(fds)
+	if err == nil && kind != msgTurn {
+		err = reported{remoteError(kind, payload)}
+	}
+	return err
 }
 
 // needsFD says whether a step comes with descriptors. Those after opReady do not, and

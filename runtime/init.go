@@ -206,6 +206,8 @@ func (i *initer) apply(s *Step) error {
 		return i.findHome(s.Nums[0])
 	case opLookup:
 		return lookup(s.Args[0], s.Args[1], s.Args[2])
+	case opTurn:
+		return i.conn.Send(msgTurn, nil)
 	case opVisit:
 		ns := i.take()
 		defer unix.Close(ns)

@@ -31,6 +31,7 @@ const (
 	opCwd                      // Args: directory, created if missing
 	opHome                     // Nums: uid whose home directory becomes HOME
 	opLookup                   // Args: program, value of PATH, working directory
+	opTurn                     // let the parent open what is mounted next
 	opVisit                    // enter the mount namespace that the container shares with others
 	opReady                    // tell the parent; wait for start
 	opNoProcess                // the config has no process: start fails
@@ -359,7 +360,7 @@ func (p *Plan) boot(linux *specs.Linux, id string, o PlanOptions, before []rootf
 	if spec.Domainname != "" {
 		p.add(opDomainname, "/domainname", spec.Domainname)
 	}
-	p.rootfs(before)
+	p.rootfs(inTurn(before))
 	p.session()
 	hooks := hooksOf(spec)
 	if p.outside = len(hooks.Prestart) + len(hooks.CreateRuntime); p.outside > 0 {
@@ -413,10 +414,31 @@ func (p *Plan) settle(linux *specs.Linux, after []rootfs.Step) {
 	p.labels(proc)
 }
 
+// rootfs adds steps of package rootfs; one of no operation is a turn.
 func (p *Plan) rootfs(steps []rootfs.Step) {
 	for i := range steps {
+		if steps[i].Op == 0 {
+			p.add(opTurn, steps[i].Field)
+			continue
+		}
 		p.Steps = append(p.Steps, Step{Op: opRootfs, Field: steps[i].Field, Mount: &steps[i]})
 	}
+}
+
+// inTurn puts a turn before each mount that the parent makes after ones that the init
+// does. Since Linux 6.8 mountinfo lists mounts in the order in which they were made, not
+// attached; whoever reads it, or unmounts from its end, expects that of the config.
+func inTurn(steps []rootfs.Step) []rootfs.Step {
+	list := make([]rootfs.Step, 0, len(steps)+1)
+	made := false
+	for _, s := range steps {
+		if s.Op == rootfs.OpMount && s.FD && made {
+			list, made = append(list, rootfs.Step{Field: s.Field}), false
+		}
+		made = made || s.Op == rootfs.OpMount && !s.FD && s.Flags&rootfs.FlagRemount == 0
+		list = append(list, s)
+	}
+	return list
 }
 
 func (p *Plan) sysctls(settings map[string]string) {

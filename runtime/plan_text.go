@@ -162,6 +162,8 @@ func (s *Step) String() string {
 		return fmt.Sprintf("set HOME to the home directory of uid %d", s.Nums[0])
 	case opLookup:
 		return "find executable " + s.Args[0]
+	case opTurn:
+		return "let the parent open what is mounted next"
 	case opVisit:
 		return "take the root along into the mount namespace of others"
 	case opReady:

@@ -12,6 +12,7 @@ import (
 //
 //	parent → init   PLAN…  batches of steps, with the descriptors they use
 //	init → parent   HOOKS  only if there are hooks to run outside; answered by RESUME
+//	init → parent   TURN   mounted so far: open what comes next
 //	init → parent   READY  with the pty master, if there is one
 //	parent → init   GO     committed: park until start, or start at once
 //	start → init    START  on a connection of its own
@@ -34,6 +35,7 @@ const (
 	msgStarted
 	msgExec
 	msgListener
+	msgTurn
 )
 
 // What GO tells the init to do.
