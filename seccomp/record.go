@@ -171,9 +171,9 @@ func (r *Recording) Profile() (p *specs.LinuxSeccomp, warnings []string, err err
 	}
 	named, warnings := r.named(tables, p)
 	for _, name := range slices.Sorted(maps.Keys(named)) {
-		if a := plainly(p, name); a != p.DefaultAction && a != specs.ActAllow {
+		if r := plainRule(p, name); r != nil && r.Action != specs.ActAllow {
 			delete(named, name)
-			warnings = append(warnings, fmt.Sprintf("the program called %s, to which the base profile answers %s: that stays", name, a))
+			warnings = append(warnings, fmt.Sprintf("the program called %s, to which the base profile answers %s: that stays", name, r.Action))
 		}
 	}
 	if len(named) > 0 {
@@ -236,10 +236,18 @@ func (r *Recording) named(tables map[specs.Arch]map[uint32]string, p *specs.Linu
 // plainly is what the profile does with a call whatever its arguments; the default where
 // they matter.
 func plainly(p *specs.LinuxSeccomp, name string) specs.LinuxSeccompAction {
-	for i := range p.Syscalls {
-		if r := &p.Syscalls[i]; len(r.Args) == 0 && contains(r.Names, name) {
-			return r.Action
-		}
+	if r := plainRule(p, name); r != nil {
+		return r.Action
 	}
 	return p.DefaultAction
+}
+
+// plainRule is the rule about a call that looks at no arguments, and so decides, or nil.
+func plainRule(p *specs.LinuxSeccomp, name string) *specs.LinuxSyscall {
+	for i := range p.Syscalls {
+		if r := &p.Syscalls[i]; len(r.Args) == 0 && contains(r.Names, name) {
+			return r
+		}
+	}
+	return nil
 }

@@ -80,9 +80,9 @@ func TestRecordedProfile(t *testing.T) {
 	}
 
 	// What the base allows is not added, what it refuses by name stays refused.
-	base := `{"defaultAction":"SCMP_ACT_KILL","flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"names":["read","exit"],"action":"SCMP_ACT_ALLOW"},{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}`
+	base := `{"defaultAction":"SCMP_ACT_ERRNO","flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"names":["read","exit"],"action":"SCMP_ACT_ALLOW"},{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}`
 	p, warnings = record(t, base, numbered{native, 0}, numbered{native, 39}, numbered{native, 83})
-	if len(p.Syscalls) != 3 || !slices.Equal(p.Syscalls[2].Names, []string{"getpid"}) || p.DefaultAction != specs.ActKill || len(p.Flags) != 1 {
+	if len(p.Syscalls) != 3 || !slices.Equal(p.Syscalls[2].Names, []string{"getpid"}) || p.DefaultAction != specs.ActErrno || len(p.Flags) != 1 {
 		t.Errorf("%+v", p)
 	}
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "called mkdir") {

@@ -39,6 +39,13 @@ type cell struct {
 	Count  int     `json:"count"`
 }
 
+// filterCost is what a profile adds to run true, from the two measured one after the other
+// in each round. Husk's filter comes from the cache.
+const (
+	filterCost    = "filter costs"
+	mostForFilter = 0.7 // ms
+)
+
 // operations are the rows in order, with the ratios of husk to the others that
 // are to be met (0: none set).
 var operations = []struct {
@@ -47,6 +54,7 @@ var operations = []struct {
 }{
 	{"run true", "ms", 3, 0.6, 0.25},
 	{"run true, seccomp", "ms", 0, 0.6, 0.12},
+	{filterCost, "ms", 0, 0, 0},
 	{"create", "ms", 0, 0.6, 0},
 	{"start", "ms", 0, 0.6, 0},
 	{"state", "ms", 0, 0.6, 0},
@@ -71,6 +79,7 @@ func newReport(engines []string) report {
 
 // add turns samples[operation][engine] into rows.
 func (r *report) add(samples map[string]map[string][]float64) {
+	samples[filterCost] = differences(samples["run true, seccomp"], samples["run true"])
 	for _, op := range operations {
 		line := row{Operation: op.name, Unit: op.unit, Cells: map[string]cell{}, Ratios: map[string]float64{}}
 		for engine, values := range samples[op.name] {
@@ -83,6 +92,17 @@ func (r *report) add(samples map[string]map[string][]float64) {
 		}
 		r.Rows = append(r.Rows, line)
 	}
+}
+
+// differences are those of the samples of each engine, round by round.
+func differences(with, without map[string][]float64) map[string][]float64 {
+	out := map[string][]float64{}
+	for engine, values := range with {
+		for i := range min(len(values), len(without[engine])) {
+			out[engine] = append(out[engine], values[i]-without[engine][i])
+		}
+	}
+	return out
 }
 
 // summarize gives the median, and the smallest values that one and nine in ten do
@@ -115,6 +135,11 @@ func (r *report) table(w io.Writer) error {
 		op := operations[i]
 		fmt.Fprintf(tab, "\t%s\t%s\t%s\n", ratio(line.Ratios["floor"], op.floor),
 			ratio(line.Ratios["crun"], op.crun), ratio(line.Ratios["runc"], op.runc))
+	}
+	for _, line := range r.Rows {
+		if c := line.Cells["husk"]; line.Operation == filterCost && c.Count > 0 && c.Median > mostForFilter {
+			fmt.Fprintf(tab, "husk's filter costs %.2f ms !%g\n", c.Median, mostForFilter)
+		}
 	}
 	return tab.Flush()
 }
