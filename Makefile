@@ -115,10 +115,12 @@ repro: ## build twice in different directories; the hashes must agree
 	@.ci/repro.sh '$(COMMIT)'
 
 .PHONY: install
-install: ## install husk and its completions below PREFIX (/usr/local)
+install: ## install husk, its manual page and completions below PREFIX (/usr/local)
 	@test -x husk || { echo 'install: run make build first' >&2; exit 1; }
 	install -D -m 0755 husk $(DESTDIR)$(PREFIX)/bin/husk
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8
+	./husk man > $(DESTDIR)$(PREFIX)/share/man/man8/husk.8
 	./husk completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/husk
 	./husk completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_husk
 	./husk completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/husk.fish

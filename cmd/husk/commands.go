@@ -43,6 +43,7 @@ func commands() []command {
 		{name: "features", summary: "print what this build supports, as the OCI features JSON", setup: featuresCommand},
 		{name: "version", summary: "print the versions of husk and of what it is built with", setup: versionCommand},
 		{name: "completion", args: "bash|zsh|fish", summary: "print a completion script for a shell", min: 1, max: 1, setup: completionCommand},
+		{name: "man", summary: "print the manual page", setup: manCommand},
 		{name: "help", args: "[COMMAND]", summary: "explain a command", max: 1, setup: helpCommand},
 	}
 }
