@@ -138,7 +138,7 @@ func TestNetTogether(t *testing.T) {
 	box(t, func(t *testing.T) {
 		n := 64
 		if patience(1) > 1 {
-			n = 8 // an emulated machine takes seconds for each
+			n = 4 // an emulated machine takes seconds for each
 		}
 		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", "ip -o addr show eth0"} })
 		var group sync.WaitGroup
