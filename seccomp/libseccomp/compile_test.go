@@ -689,3 +689,30 @@ func BenchmarkDocker(b *testing.B) {
 		mustCompile(b, p)
 	}
 }
+
+// BenchmarkLibseccomp is what of BenchmarkDocker is libseccomp's own.
+func BenchmarkLibseccomp(b *testing.B) {
+	p := docker(b)
+	for b.Loop() {
+		f, err := scmp.NewFilter(action(p.DefaultAction, p.DefaultErrnoRet))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = f.SetOptimize(2)
+		for _, name := range p.Architectures {
+			t, _ := token(name)
+			_ = f.AddArch(t)
+		}
+		for _, r := range p.Syscalls {
+			for _, name := range r.Names {
+				if n, err := scmp.GetSyscallFromName(name); err == nil && r.Action != p.DefaultAction {
+					_ = f.AddRuleConditional(n, action(r.Action, r.ErrnoRet), conditions(r.Args))
+				}
+			}
+		}
+		if _, err := (&compiler{filter: f}).export(); err != nil {
+			b.Fatal(err)
+		}
+		f.Release()
+	}
+}
