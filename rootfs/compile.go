@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"cmp"
 	"errors"
 	"path"
 	"slices"
@@ -418,7 +419,7 @@ func (c *compiler) instance(s *Step, kind specs.LinuxNamespaceType) {
 // of the hierarchy itself: the host would lose its nsdelegate and
 // memory_recursiveprot.
 func (c *compiler) cgroup(s *Step) {
-	s.Type, s.Source = "cgroup2", "cgroup"
+	s.Type, s.Source = "cgroup2", cmp.Or(s.Source, "cgroup")
 	where, shared := c.shared(specs.CgroupNamespace)
 	switch {
 	case !shared:

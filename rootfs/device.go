@@ -80,6 +80,12 @@ func (s *Step) bindDevice(dir int, name string, fd int) error {
 			return err
 		}
 	}
+	if s.has(FlagNode) {
+		var err error
+		if fd, err = s.attached(fd); err != nil {
+			return err
+		}
+	}
 	defer shut(fd)
 	if err := mknodat(dir, name, unix.S_IFREG|0o644, 0); err != nil && err != unix.EEXIST {
 		return err

@@ -98,6 +98,9 @@ func (c *compiler) device(field string, d *specs.LinuxDevice) {
 		dev = unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	}
 	c.node(s, mode, dev)
+	if last := &c.early[len(c.early)-1]; last.has(FlagBind) && (d.FileMode != nil || d.UID != nil || d.GID != nil) {
+		c.ownNode(last)
+	}
 }
 
 // fileMode keeps the permission bits. The field is a number as in stat(2), so

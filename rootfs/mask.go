@@ -36,7 +36,7 @@ func makeNull(data []string) (int, error) {
 	}
 	null, err := openTree(fd, "null", unix.OPEN_TREE_CLONE)
 	if err == unix.EINVAL {
-		return cloneAttached(fd)
+		return cloneAttached(fd, "null")
 	}
 	return null, err
 }
@@ -44,7 +44,7 @@ func makeNull(data []string) (int, error) {
 // cloneAttached is for Linux before 6.15, where only an attached mount can be
 // cloned: for that moment it sits on the host's "/" of this mount namespace,
 // where no look-up from the root comes by.
-func cloneAttached(fd int) (int, error) {
+func cloneAttached(fd int, name string) (int, error) {
 	slash, err := openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
@@ -53,15 +53,15 @@ func cloneAttached(fd int) (int, error) {
 	if err := moveMount(fd, slash); err != nil {
 		return -1, err
 	}
-	null, err := openTree(fd, "null", unix.OPEN_TREE_CLONE)
+	node, err := openTree(fd, name, unix.OPEN_TREE_CLONE)
 	if err != nil {
 		return -1, err
 	}
 	if err := detach(fd); err != nil {
-		shut(null)
+		shut(node)
 		return -1, err
 	}
-	return null, nil
+	return node, nil
 }
 
 // detach unmounts the mount that fd is the root of. umount2(2) knows only

@@ -24,6 +24,8 @@ var (
 // falls back on it. userns is a user namespace with the maps of IDMap.
 func (s *Step) Open(userns int) (fd int, err error) {
 	switch {
+	case s.has(FlagNode):
+		return s.openNode()
 	case s.Op == OpDevice || s.Op == OpNull:
 		return s.openDevice()
 	case !s.has(FlagBind): // for the container to attach

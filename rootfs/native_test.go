@@ -44,7 +44,7 @@ func init() {
 		if err := mknodat(fd, "null", null.Mode|0o666, null.Dev); err != nil {
 			return err
 		}
-		if fd, err = cloneAttached(fd); err != nil {
+		if fd, err = cloneAttached(fd, "null"); err != nil {
 			return err
 		}
 		if null.isDevice(fd) {

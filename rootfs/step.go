@@ -47,6 +47,7 @@ const (
 	FlagEntered                       // Spawn has made the container's root "/" already
 	FlagIDMap                         // id-mapped, as IDMap says
 	FlagIDRec                         // with everything that is mounted below
+	FlagNode                          // device: not the host's, but one that the parent makes
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -150,7 +151,7 @@ func (s *Step) mountString() string {
 }
 
 func (s *Step) deviceString() string {
-	if s.has(FlagBind) {
+	if s.has(FlagBind) && !s.has(FlagNode) {
 		return "bind device " + s.Source + " on " + s.Target
 	}
 	kind := "c"

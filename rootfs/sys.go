@@ -139,6 +139,12 @@ func fchownat(fd int, uid, gid uint32) error {
 	return err
 }
 
+// fchmodat is for what is known not to be a link.
+func fchmodat(dir int, name string, mode uint32) error {
+	_, err := call(unix.SYS_FCHMODAT, uintptr(dir), uintptr(cstr(name)), uintptr(mode), 0, 0)
+	return err
+}
+
 func fchmod(fd int, mode uint32) error {
 	_, err := call(unix.SYS_FCHMOD, uintptr(fd), uintptr(mode), 0, 0, 0)
 	return err
