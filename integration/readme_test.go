@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // readmeBlocks returns the fenced blocks of a language in the README.
@@ -122,31 +124,42 @@ func TestREADMETargets(t *testing.T) {
 	}
 }
 
-// The library example compiles.
+// The library example creates a container, executes a program in it, and deletes it.
 func TestREADMELibrary(t *testing.T) {
 	needProgram(t, "go")
+	box(t, func(t *testing.T) {
+		program := buildExample(t, readmeBlocks(t, "go")[0])
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		r := run(t, program, b.dir, "/bin/sh", "-c", "echo one more; exit 5")
+		if r.code != 5 || r.stdout != "one more\n" {
+			t.Errorf("exit %d, %q, %s", r.code, r.stdout, r.stderr)
+		}
+		if r := run(t, program, b.dir, "missing"); r.code != 1 || !strings.Contains(r.stderr, "executable file not found") {
+			t.Errorf("exit %d, %s", r.code, r.stderr)
+		}
+		if r := run(t, program, "/missing", "true"); r.code != 1 || !strings.Contains(r.stderr, "create job-1: ") {
+			t.Errorf("exit %d, %s", r.code, r.stderr)
+		}
+	})
+}
+
+// buildExample builds a program inside the module without being a part of it.
+func buildExample(t *testing.T, text string) string {
+	t.Helper()
 	source := filepath.Join(t.TempDir(), "main.go")
-	if err := os.WriteFile(source, []byte(readmeBlocks(t, "go")[0]), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(source, []byte(text), 0o644))
 	here, err := filepath.Abs(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Inside the module without being a part of it.
+	must(t, err)
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{here + "/readme/main.go": source}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("go", "build", "-overlay", file, "-o", os.DevNull, "./readme")
+	must(t, err)
+	file, program := filepath.Join(t.TempDir(), "overlay.json"), filepath.Join(t.TempDir(), "program")
+	must(t, os.WriteFile(file, overlay, 0o644))
+	cmd := exec.Command("go", "build", "-overlay", file, "-o", program, "./readme")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+		t.Fatalf("%v\n%s", err, out)
 	}
+	return program
 }
 
 func needProgram(t *testing.T, name string) {
