@@ -47,7 +47,7 @@ func Explain(profile []byte, c Compiler) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Explanation{Others: answerText(f.answers(unix.AUDIT_ARCH_ARCOMPACT, 0)), Idle: f.Warnings}
+	e := &Explanation{Others: answerText(f.answers(unix.AUDIT_ARCH_ARCOMPACT, 0)), Idle: slices.Concat(f.Warnings, f.Notes)}
 	here := map[string]bool{} // names that some architecture has
 	for _, a := range filtered(p) {
 		calls, err := names(c, a.Name)

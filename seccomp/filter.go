@@ -30,8 +30,9 @@ type Filter struct {
 	Flags uint32
 	// ListenerPath and ListenerMetadata are the profile's own.
 	ListenerPath, ListenerMetadata string
-	// Warnings are the parts of the profile that have no effect.
-	Warnings []string
+	// Warnings are the parts of the profile that have no effect and would have forbidden
+	// something; Notes are the others, of which profiles for every machine have many.
+	Warnings, Notes []string
 }
 
 // The kernel's limit (BPF_MAXINSNS) and the size of a struct sock_filter.
@@ -48,7 +49,7 @@ func (f *Filter) Listener() bool {
 
 // filterMagic starts an encoded filter. Its last digit counts changes of the
 // encoding and of what compiling means (see package libseccomp).
-const filterMagic = "huskbpf1"
+const filterMagic = "huskbpf2"
 
 var errEncoding = errors.New("not an encoded seccomp filter")
 
@@ -61,7 +62,10 @@ func (f *Filter) MarshalBinary() ([]byte, error) {
 	b = appendBlob(b, f.ListenerPath)
 	b = appendBlob(b, f.ListenerMetadata)
 	for _, w := range f.Warnings {
-		b = appendBlob(b, w)
+		b = appendBlob(b, "w"+w)
+	}
+	for _, n := range f.Notes {
+		b = appendBlob(b, "n"+n)
 	}
 	return b, nil
 }
@@ -83,10 +87,15 @@ func (f *Filter) UnmarshalBinary(b []byte) error {
 	out.ListenerPath, out.ListenerMetadata = string(path), string(metadata)
 	for len(rest) > 0 {
 		var w []byte
-		if w, rest, ok = cutBlob(rest); !ok || len(w) == 0 {
+		w, rest, ok = cutBlob(rest)
+		switch {
+		case ok && len(w) > 1 && w[0] == 'n':
+			out.Notes = append(out.Notes, string(w[1:]))
+		case ok && len(w) > 1 && w[0] == 'w' && out.Notes == nil:
+			out.Warnings = append(out.Warnings, string(w[1:]))
+		default:
 			return errEncoding
 		}
-		out.Warnings = append(out.Warnings, string(w))
 	}
 	if len(out.BPF) == 0 || len(out.BPF)%instructionSize != 0 || len(out.BPF) > maxInstructions*instructionSize {
 		return errEncoding

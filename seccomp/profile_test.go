@@ -141,20 +141,20 @@ func TestFilterEncoding(t *testing.T) {
 	for _, f := range []*Filter{
 		{BPF: program(errnoOf(1))},
 		testFilter("p"),
-		{BPF: make([]byte, maxInstructions*instructionSize), Flags: ^uint32(0), Warnings: []string{"w"}},
+		{BPF: make([]byte, maxInstructions*instructionSize), Flags: ^uint32(0), Warnings: []string{"w"}, Notes: []string{"n", "m"}},
 	} {
 		b, err := f.MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := new(Filter)
-		if err := got.UnmarshalBinary(b); err != nil || got.Flags != f.Flags || !slices.Equal(got.Warnings, f.Warnings) ||
+		if err := got.UnmarshalBinary(b); err != nil || got.Flags != f.Flags || !slices.Equal(got.Warnings, f.Warnings) || !slices.Equal(got.Notes, f.Notes) ||
 			string(got.BPF) != string(f.BPF) || got.ListenerPath != f.ListenerPath || got.ListenerMetadata != f.ListenerMetadata {
 			t.Errorf("got %v, %v", got, err)
 		}
 		whole := len(b)
-		for _, w := range f.Warnings { // without its last warnings it is whole too
-			whole -= 4 + len(w)
+		for _, w := range slices.Concat(f.Warnings, f.Notes) { // without the last of them it is whole too
+			whole -= 5 + len(w)
 		}
 		for n := range min(whole, 200) {
 			if err := new(Filter).UnmarshalBinary(b[:n]); err == nil {

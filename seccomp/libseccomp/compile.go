@@ -34,10 +34,10 @@ func Version() string {
 //   - a rule naming one argument twice stands for one rule per condition, any of
 //     which may match, since libseccomp tests an argument once;
 //   - of the rules for a call the first one without args decides, and the others
-//     have no effect, of which a warning tells; of several with args, any that
+//     have no effect, of which a warning or note tells; of several with args, any that
 //     matches may decide, in their order if one of them tests several arguments;
 //   - calls unknown to libseccomp are looked up in a table of our own (newer),
-//     and skipped with a warning if they are not there either;
+//     and skipped, which is told, if they are not there either;
 //   - calls newer than all those the profile names return ENOSYS (see archStub).
 func Compile(p *specs.LinuxSeccomp) (*seccomp.Filter, error) {
 	if err := seccomp.Check(p); err != nil {
@@ -67,7 +67,8 @@ type compiler struct {
 	def      scmp.ScmpAction
 	filter   *scmp.ScmpFilter
 	arches   []archStub // native first
-	warnings []string
+	warnings []string   // of what would have been stricter
+	notes    []string   // of the rest
 	errs     []error
 }
 
@@ -75,8 +76,19 @@ func (c *compiler) fail(field string, err error) {
 	c.errs = append(c.errs, &seccomp.FieldError{Field: seccomp.Pointer + field, Err: err})
 }
 
-func (c *compiler) warn(field, format string, args ...any) {
-	c.warnings = append(c.warnings, seccomp.Pointer+field+": "+fmt.Sprintf(format, args...))
+// idle tells of a rule with an action that has no effect, since another one decides.
+func (c *compiler) idle(a, decides scmp.ScmpAction, field, format string, args ...any) {
+	text := seccomp.Pointer + field + ": " + fmt.Sprintf(format, args...)
+	if strictness(a) > strictness(decides) {
+		c.warnings = append(c.warnings, text)
+	} else {
+		c.notes = append(c.notes, text)
+	}
+}
+
+// strictness orders actions as the kernel does where several filters answer.
+func strictness(a scmp.ScmpAction) int {
+	return -int(int32(ret(a) & 0xffff0000))
 }
 
 // start makes the empty filter with its architectures.
@@ -147,7 +159,7 @@ func (c *compiler) collect() []*call {
 			k := byName[name]
 			if k == nil {
 				k = &call{name: name}
-				if !c.resolve(field, k) {
+				if !c.resolve(field, k, action(r.Action, r.ErrnoRet)) {
 					continue
 				}
 				byName[name] = k
@@ -166,7 +178,7 @@ func (c *compiler) collect() []*call {
 
 // resolve finds out whose call it is, and notes the newest call of every
 // architecture.
-func (c *compiler) resolve(field string, k *call) bool {
+func (c *compiler) resolve(field string, k *call, act scmp.ScmpAction) bool {
 	_, err := scmp.GetSyscallFromName(k.name)
 	k.known = err == nil
 	nr, newer := newerCall(k.name)
@@ -177,7 +189,7 @@ func (c *compiler) resolve(field string, k *call) bool {
 		}
 	}
 	if !k.known && !newer {
-		c.warn(field, "unknown system call %q is ignored", k.name)
+		c.idle(act, c.def, field, "unknown system call %q is ignored", k.name)
 		return false
 	}
 	for i := range c.arches {
@@ -238,7 +250,7 @@ func tooLarge(format string, n int) error {
 func (c *compiler) warnOverridden(k *call, by scmp.ScmpAction) {
 	for _, r := range k.rules {
 		if r.act != by {
-			c.warn(r.field, "%s: this has no effect, another rule without args decides", k.name)
+			c.idle(r.act, by, r.field, "%s: this has no effect, another rule without args decides", k.name)
 		}
 	}
 }
@@ -336,6 +348,7 @@ func (c *compiler) finish() (*seccomp.Filter, error) {
 		ListenerPath:     c.profile.ListenerPath,
 		ListenerMetadata: c.profile.ListenerMetadata,
 		Warnings:         c.warnings,
+		Notes:            c.notes,
 	}, nil
 }
 

@@ -512,13 +512,40 @@ func TestWarnings(t *testing.T) {
 		errnoRule(2, one, "read"),
 		errnoRule(1, one, "read"), // the default, but not what happens
 	}})
+	// Leaving out what only would have allowed something is no reason to warn.
+	if want := []string{`/linux/seccomp/syscalls/0/names/1: unknown system call "no_such_call" is ignored`}; !reflect.DeepEqual(f.Notes, want) {
+		t.Errorf("notes %q", f.Notes)
+	}
 	want := []string{
-		`/linux/seccomp/syscalls/0/names/1: unknown system call "no_such_call" is ignored`,
 		`/linux/seccomp/syscalls/1/names/0: read: this has no effect, another rule without args decides`,
 		`/linux/seccomp/syscalls/2/names/0: read: this has no effect, another rule without args decides`,
 	}
 	if !reflect.DeepEqual(f.Warnings, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(f.Warnings, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestWarnsOfWhatLoosens: a profile with a call of the future warns where it is stricter
+// than its default.
+func TestWarnsOfWhatLoosens(t *testing.T) {
+	for _, row := range []struct {
+		def, rule specs.LinuxSeccompAction
+		warns     bool
+	}{
+		{specs.ActErrno, specs.ActAllow, false},
+		{specs.ActErrno, specs.ActLog, false},
+		{specs.ActErrno, specs.ActErrno, false},
+		{specs.ActErrno, specs.ActKillThread, true},
+		{specs.ActKillThread, specs.ActKillProcess, true},
+		{specs.ActKillProcess, specs.ActTrap, false},
+		{specs.ActAllow, specs.ActErrno, true},
+		{specs.ActAllow, specs.ActLog, true},
+		{specs.ActLog, specs.ActTrace, true},
+	} {
+		f := mustCompile(t, &specs.LinuxSeccomp{DefaultAction: row.def, Syscalls: []specs.LinuxSyscall{{Names: []string{"no_such_call"}, Action: row.rule}}})
+		if (len(f.Warnings) == 1) != row.warns || (len(f.Notes) == 1) == row.warns {
+			t.Errorf("%s under %s: warnings %q, notes %q", row.rule, row.def, f.Warnings, f.Notes)
+		}
 	}
 }
 
