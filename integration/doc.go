@@ -16,6 +16,7 @@
 //
 //	HUSK           the binary to test; otherwise make builds ../husk
 //	HUSK_TOOLS     where the compiled helpers are; otherwise cc makes them
+//	HUSK_SUITE     where the validation suite is; otherwise suite/build.sh builds it
 //	CRUN RUNC      other runtimes to compare with, instead of those of make bench's root
 //	HUSK_ORACLE    TestOracle only with bundles of these names (a regular expression)
 //	HUSK_FULL      run the sweeps at every system call instead of a sample

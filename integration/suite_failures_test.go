@@ -23,7 +23,15 @@ type failure struct {
 	spec       []string // FILE: TEXT of the specification that says so
 	why        []string
 	wrongly    []string // runtimes that pass, and should not
-	sometimes  bool     // there is a race, and all may be well
+	sometimes  bool     // there is a race: any of the complaints, or none
+}
+
+// allows says whether these are the complaints that are expected.
+func (f *failure) allows(got []string) bool {
+	if !f.sometimes {
+		return slices.Equal(got, f.complaints)
+	}
+	return !slices.ContainsFunc(got, func(c string) bool { return !slices.Contains(f.complaints, c) })
 }
 
 // readFailures reads paragraphs of lines "key value"; an indented line goes on.
