@@ -785,10 +785,18 @@ func kernelCases() []oracleCase {
 			slices.Sort(s.Process.Args[2:])
 		}}
 	}
+	policy := func(name, mode, nodes string, flags ...specs.MemoryPolicyFlagType) oracleCase {
+		return oracleCase{name: "memory-" + name, edit: func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MemoryPolicyModeType(mode), Nodes: nodes, Flags: flags}
+		}}
+	}
 	group := func(name, path string, r *specs.LinuxResources) oracleCase {
 		return oracleCase{name: "cgroup-" + name, edit: func(s *specs.Spec) {
 			s.Linux.CgroupsPath, s.Linux.Resources = path, r
 			withoutSpace(s, specs.CgroupNamespace)
+			for _, file := range []string{"hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "cgroup.freeze", "cgroup.type", "cgroup.max.depth"} {
+				see(s, "/sys/fs/cgroup/oracle/huge/"+file)
+			}
 		}}
 	}
 	list := []oracleCase{
@@ -814,6 +822,9 @@ func kernelCases() []oracleCase {
 		{name: "personality", edit: func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux} }},
 		{name: "personality-32", edit: func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} }},
 		{name: "personality-wrong", refused: true, edit: func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "BSD"} }},
+		policy("default", "MPOL_DEFAULT", ""), policy("bind", "MPOL_BIND", "0"), policy("interleave", "MPOL_INTERLEAVE", "0"),
+		policy("preferred", "MPOL_PREFERRED", "0", "MPOL_F_STATIC_NODES"), policy("local", "MPOL_LOCAL", ""),
+		policy("unknown", "MPOL_NOSUCH", "0").wrong(), policy("without-nodes", "MPOL_BIND", "").wrong(),
 		{name: "annotations", edit: func(s *specs.Spec) { s.Annotations = map[string]string{"com.example.key": "value", "empty": ""} }},
 	}
 	return append(list, seccompCases()...)
@@ -939,6 +950,17 @@ func usernsCases() []oracleCase {
 		}, rootfs: []func(*testing.T, string){func(t *testing.T, dir string) { must(t, chownTree(dir, 100000)) }}},
 	}
 	for _, kind := range []string{"bind", "rbind", "tmpfs"} {
+		mappings := map[string][]specs.LinuxIDMapping{"own": {{ContainerID: 0, HostID: 100500, Size: 100}}, "same": nil}
+		for _, name := range sortedKeys(mappings) {
+			m := mappings[name]
+			for _, word := range []string{"idmap", "ridmap"} {
+				list = append(list, space(word+"-"+kind+"-"+name, whole, func(s *specs.Spec) {
+					mountKinds[kind](s, "/m", word)
+					s.Mounts[len(s.Mounts)-1].UIDMappings, s.Mounts[len(s.Mounts)-1].GIDMappings = m, m
+					see(s, "/m", "/m/file", "/m/sub/file", "/m/below/file")
+				}))
+			}
+		}
 		list = append(list, space("mounts-"+kind, whole, func(s *specs.Spec) {
 			for _, o := range []string{"dev", "ro", "nosuid", "noexec", "noatime", "rro", "rnosuid", "slave", "shared"} {
 				mountKinds[kind](s, "/m/"+o, o)
