@@ -95,6 +95,11 @@ test-engines: ## run Docker, containerd and Podman with husk below them: RUN=Tes
 	@$(MAKE) --no-print-directory -s husk
 	@.ci/engines.sh
 
+.PHONY: docs
+docs: $(HELPER) ## write the generated pages anew
+	$(GO) test ./cgroups -run TestLimitsPage -update
+	$(GO) test ./integration -run TestConformance -update
+
 .PHONY: lint
 lint: $(HELPER) $(LINKER) ## formatting, vet, staticcheck, scripts, dependency rules
 	@.ci/lint.sh
