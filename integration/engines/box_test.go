@@ -19,7 +19,7 @@ import (
 const envRole = "ENGINES_ROLE"
 
 // boxTimeout ends a box that hangs: before the test binary's own timeout would leave it.
-const boxTimeout = 15 * time.Minute
+const boxTimeout = 28 * time.Minute
 
 // TestMain runs all tests in one box. Where there can be none, they skip themselves.
 func TestMain(m *testing.M) {
