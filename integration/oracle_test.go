@@ -589,6 +589,29 @@ func TestOracleSentences(t *testing.T) {
 	}
 }
 
+// TestOracleBundles: a pattern of the list names what there is, and names are unique.
+func TestOracleBundles(t *testing.T) {
+	var names []string
+	for group, cases := range oracleGroups() {
+		for _, c := range cases {
+			names = append(names, group+"/"+c.name)
+		}
+	}
+	slices.Sort(names)
+	if n := len(slices.Compact(slices.Clone(names))); n != len(names) || n < 60 {
+		t.Errorf("%d bundles with %d names", len(names), n)
+	}
+	list, err := readDifferences("testdata/oracle.txt")
+	must(t, err)
+	for _, d := range list {
+		for _, b := range d.bundles {
+			if !slices.ContainsFunc(names, func(n string) bool { ok, _ := path.Match(b, n); return ok }) {
+				t.Errorf("testdata/oracle.txt:%d: no bundle is called %s", d.line, b)
+			}
+		}
+	}
+}
+
 // plainText takes Markdown's links and emphasis away.
 func plainText(s string) string {
 	s = regexp.MustCompile(`\[([^\]]*)\](\([^)]*\)|\[[^\]]*\])`).ReplaceAllString(s, "$1")
