@@ -81,7 +81,7 @@ func TestExecProcessFile(t *testing.T) {
 		`{"args":["x"],"cwd":"/"} {}`:          "/process: has something after",
 		`{"args":["x"],"cwd":1}`:               "/process/cwd: is a number",
 		`{"args":["x"],"cwd":"/","env":["A"]}`: "/process/env/0",
-		`{"args":["x"],"cwd":"/","apparmorProfile":"a\\nb"}`: "/process/apparmorProfile: ",
+		`{"args":["x"],"cwd":"/","apparmorProfile":"a\nb"}`: "/process/apparmorProfile: ",
 	} {
 		write(text)
 		if _, err := own().process(&ExecOptions{ProcessFile: path}); err == nil || !strings.Contains(err.Error(), want) {
