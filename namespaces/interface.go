@@ -84,8 +84,14 @@ func ParseInterface(name, description string) (*Interface, error) {
 	return i, i.check()
 }
 
+// IsDeviceName is the kernel's dev_valid_name.
+func IsDeviceName(s string) bool {
+	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")
+}
+
+// setName takes no template, and nothing that looks like the next word.
 func setName(p *string, s string) error {
-	if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." || strings.ContainsAny(s, "/:%, \t\n\v\f\r\x00") {
+	if !IsDeviceName(s) || strings.ContainsAny(s, "%,") {
 		return errors.New("is not the name of a network device")
 	}
 	*p = s

@@ -48,9 +48,9 @@ type Links struct {
 
 // The kinds of messages. KindError answers with the index of a device as its step.
 const (
-	linksWire   byte = iota + 1 // owner, devices (+the namespace that gets them, a lock)
+	linksWire   byte = iota + 1 // owner, devices (+the namespace that gets them)
 	linksBack                   // undo that
-	linksRemove                 // owner, bridges (+a lock)
+	linksRemove                 // owner, bridges
 	linksKeep                   // what was done stays: the end
 	linksDone                   // answers the first three
 )
@@ -103,24 +103,24 @@ func (l *Links) start(program io.ReaderAt) error {
 
 // Wire begins to furnish a network namespace, of which fd is a descriptor, with devices.
 // Those that move keep their permanent global addresses. All are brought up. What is
-// made is marked with the owner's name; of several callers with one lock, another
-// descriptor, one at a time makes or removes.
-func (l *Links) Wire(fd, lock int, owner string, devices []Device) error {
+// made is marked with the owner's name; of all callers in one network namespace, one at a
+// time makes or removes.
+func (l *Links) Wire(fd int, owner string, devices []Device) error {
 	b := appendText(nil, owner)
 	for _, d := range devices {
 		b = appendText(appendText(appendText(b, d.Name), d.Host), d.Make)
 	}
-	return l.begin(linksWire, b, fd, lock)
+	return l.begin(linksWire, b, fd)
 }
 
 // Remove begins to remove what was made for an owner, and those of the bridges that were
 // made for anybody and have no port any more.
-func (l *Links) Remove(lock int, owner string, bridges []string) error {
+func (l *Links) Remove(owner string, bridges []string) error {
 	b := appendText(nil, owner)
 	for _, name := range bridges {
 		b = appendText(b, name)
 	}
-	return l.begin(linksRemove, b, lock)
+	return l.begin(linksRemove, b)
 }
 
 func (l *Links) begin(kind byte, payload []byte, fds ...int) error {
@@ -209,11 +209,11 @@ func (l *Links) complaint() string {
 type Linker interface {
 	// Wire furnishes a namespace with all devices, or none. The index is that of the one
 	// with which it could not.
-	Wire(fd, lock int, owner string, devices []Device) (index int, err error)
+	Wire(fd int, owner string, devices []Device) (index int, err error)
 	// Back undoes that; what cannot be undone is reported.
 	Back() error
 	// Remove removes what was made for an owner, and bridges without ports.
-	Remove(lock int, owner string, bridges []string) error
+	Remove(owner string, bridges []string) error
 }
 
 // ServeLinks is the program's side of the conversation.
@@ -243,16 +243,16 @@ func serve(l Linker, kind byte, payload []byte, fds []int) (index int, err error
 	texts := strings.Split(string(payload), "\x00")
 	n := len(texts) - 1 // each ends with a NUL
 	switch {
-	case kind == linksWire && len(fds) == 2 && n%3 == 1 && texts[n] == "":
+	case kind == linksWire && len(fds) == 1 && n%3 == 1 && texts[n] == "":
 		devices := make([]Device, 0, n/3)
 		for i := 1; i < n; i += 3 {
 			devices = append(devices, Device{Name: texts[i], Host: texts[i+1], Make: texts[i+2]})
 		}
-		return l.Wire(fds[0], fds[1], texts[0], devices)
+		return l.Wire(fds[0], texts[0], devices)
 	case kind == linksBack:
 		return -1, l.Back()
-	case kind == linksRemove && len(fds) == 1 && n > 0 && texts[n] == "":
-		return -1, l.Remove(fds[0], texts[0], texts[1:n])
+	case kind == linksRemove && len(fds) == 0 && n > 0 && texts[n] == "":
+		return -1, l.Remove(texts[0], texts[1:n])
 	}
 	return -1, fmt.Errorf("message of kind %d with %d descriptors: %w", kind, len(fds), unix.EBADMSG)
 }

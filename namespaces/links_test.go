@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeLinker writes down what it is asked for, next to the namespace's name.
+// fakeLinker writes down what it is asked for, in the directory that stands for the
+// namespace, or whose name stands for the owner.
 type fakeLinker struct{ dir string }
 
-func (f *fakeLinker) Wire(fd, lock int, owner string, devices []Device) (int, error) {
+func (f *fakeLinker) Wire(fd int, owner string, devices []Device) (int, error) {
 	f.dir, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	f.note("wire "+owner, devices)
 	switch devices[0].Name {
@@ -37,9 +38,9 @@ func (f *fakeLinker) Back() error {
 	return nil
 }
 
-func (f *fakeLinker) Remove(lock int, owner string, bridges []string) error {
-	f.dir, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", lock))
-	f.note(fmt.Sprint("remove ", owner, bridges), nil)
+func (f *fakeLinker) Remove(owner string, bridges []string) error {
+	f.dir = owner
+	f.note(fmt.Sprint("remove ", bridges), nil)
 	return nil
 }
 
@@ -82,7 +83,7 @@ func TestLinks(t *testing.T) {
 		{func(l *Links) error { return errors.Join(l.Wait(), l.Wait(), l.Keep()) }, "wire me [{a b } {c%d d } {e  f=g}]\n"},
 	} {
 		l, dir, notes := startLinks(t)
-		if err := l.Wire(int(dir.Fd()), int(dir.Fd()), "me", devices); err != nil {
+		if err := l.Wire(int(dir.Fd()), "me", devices); err != nil {
 			t.Fatal(err)
 		}
 		if err := test.end(l); err != nil {
@@ -107,10 +108,10 @@ func TestLinksFailures(t *testing.T) {
 		{[]Device{{Name: "refuse"}}, 1, "it is stuck: device or resource busy"},
 		{[]Device{{Name: "crash"}}, -1, "the network helper died: panic: crash"},
 		{[]Device{{Name: "garbage"}}, -1, "answer of kind 77: bad message"},
-		{[]Device{{Name: "a\x00b"}}, -1, "message of kind 1 with 2 descriptors: bad message"},
+		{[]Device{{Name: "a\x00b"}}, -1, "message of kind 1 with 1 descriptors: bad message"},
 	} {
 		l, dir, _ := startLinks(t)
-		if err := l.Wire(int(dir.Fd()), int(dir.Fd()), "me", test.devices); err != nil {
+		if err := l.Wire(int(dir.Fd()), "me", test.devices); err != nil {
 			t.Fatal(err)
 		}
 		err := l.Wait()
@@ -128,7 +129,7 @@ func TestLinksBackFails(t *testing.T) {
 	for _, ask := range []func(*Links) error{back, (*Links).Close} {
 		l, dir, _ := startLinks(t)
 		must(0, os.WriteFile(filepath.Join(dir.Name(), "refuse"), nil, 0o600))
-		must(0, l.Wire(int(dir.Fd()), int(dir.Fd()), "me", []Device{{Name: "a"}}))
+		must(0, l.Wire(int(dir.Fd()), "me", []Device{{Name: "a"}}))
 		must(0, l.Wait())
 		if err := ask(l); err == nil || !strings.Contains(err.Error(), "it does not come back") {
 			t.Error(err)
@@ -147,7 +148,7 @@ func TestLinksWithoutProgram(t *testing.T) {
 // TestLinksOrphaned: who started the program is killed in the middle of something.
 func TestLinksOrphaned(t *testing.T) {
 	l, dir, notes := startLinks(t)
-	must(0, l.Wire(int(dir.Fd()), int(dir.Fd()), "me", []Device{{Name: "a"}}))
+	must(0, l.Wire(int(dir.Fd()), "me", []Device{{Name: "a"}}))
 	l.conn.Close() // all that the program sees of our death
 	for end := time.Now().Add(5 * time.Second); !strings.Contains(notes(), "back"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -162,11 +163,11 @@ func TestLinksOrphaned(t *testing.T) {
 
 func TestLinksRemove(t *testing.T) {
 	l, dir, notes := startLinks(t)
-	must(0, l.Remove(int(dir.Fd()), "me", []string{"br0", "br1"}))
+	must(0, l.Remove(dir.Name(), []string{"br0", "br1"}))
 	if err := l.Keep(); err != nil {
 		t.Error(err)
 	}
-	if got := notes(); got != "remove me[br0 br1] []\n" {
+	if got := notes(); got != "remove [br0 br1] []\n" {
 		t.Errorf("%q", got)
 	}
 }

@@ -162,21 +162,21 @@ func (r *Runtime) filter(profile []byte) (*seccomp.Filter, error) {
 }
 
 // Plan compiles the plan that Create would carry out for a container called after its
-// bundle, and touches nothing: it does not even fill the cache of filters.
-func (r *Runtime) Plan(bundle string) (*Plan, error) {
-	plan, err := r.dryPlan(bundle)
+// bundle, and touches nothing: it does not even fill the cache of filters. Who makes the
+// cgroups and compiles the filters is the Runtime's to say.
+func (r *Runtime) Plan(bundle string, o PlanOptions) (*Plan, error) {
+	plan, err := r.dryPlan(bundle, o)
 	return plan, wrap("plan", "", err)
 }
 
-func (r *Runtime) dryPlan(bundle string) (*Plan, error) {
+func (r *Runtime) dryPlan(bundle string, o PlanOptions) (*Plan, error) {
 	config, err := r.load(bundle)
 	if err != nil {
 		return nil, err
 	}
-	return Compile(config, filepath.Base(config.Bundle), PlanOptions{
-		Cgroups: r.Cgroups,
-		Filter:  func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) },
-	})
+	o.Cgroups = r.Cgroups
+	o.Filter = func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) }
+	return Compile(config, filepath.Base(config.Bundle), o)
 }
 
 // checkConsole: a detached terminal needs somebody who takes its master.

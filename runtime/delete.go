@@ -140,7 +140,7 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 		}
 		r.stopUnit(rec)
 	}
-	if err := r.removeLinks(e, rec); err != nil {
+	if err := r.removeLinks(rec); err != nil {
 		return err
 	}
 	if err := r.leaveClass(rec); err != nil {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,10 +39,7 @@ type Link struct {
 func (p *Plan) netDevices() {
 	devices := p.config.Spec.Linux.NetDevices
 	for _, host := range sorted(devices) {
-		name := devices[host].Name
-		if name == "" {
-			name = host
-		}
+		name := cmp.Or(devices[host].Name, host)
 		p.Links = append(p.Links, Link{Device: namespaces.Device{Host: host, Name: name}, Field: pointer(netDevicesField, host)})
 	}
 }
@@ -51,11 +49,12 @@ func (p *Plan) interfaces(flags []string) error {
 	var given []string
 	for _, flag := range flags {
 		name, words, _ := strings.Cut(flag, ":")
-		if err := p.makes(name, words, ""); err != nil {
-			return &Error{
-				Err:  fmt.Errorf("--net %s: %w", shorten(flag), err),
-				Hint: "write --net NAME:WORDS, as in --net eth0:bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1",
-			}
+		hint, err := p.place(name)
+		if err == nil {
+			hint, err = "write --net NAME:WORDS, as in --net eth0:bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1", p.makes(name, words, "")
+		}
+		if err != nil {
+			return &Error{Err: fmt.Errorf("--net %s: %w", shorten(flag), err), Hint: hint}
 		}
 		given = append(given, name)
 	}
@@ -72,23 +71,38 @@ func (p *Plan) interfaces(flags []string) error {
 	return nil
 }
 
+// place says what keeps an interface of the command line, which the validator never saw,
+// from having this name, and what to do about it.
+func (p *Plan) place(name string) (hint string, err error) {
+	if !p.isNew(unix.CLONE_NEWNET) {
+		return addNewNetwork, errors.New(needsNewNetwork)
+	}
+	if slices.ContainsFunc(p.Links, func(l Link) bool { return l.Name == name }) {
+		return "give each network device its own name", fmt.Errorf("the container gets a network device %s already", name)
+	}
+	return "", nil
+}
+
 func (p *Plan) makes(name, words, field string) error {
 	i, err := namespaces.ParseInterface(name, words)
 	if err != nil {
 		return err
 	}
-	if !p.isNew(unix.CLONE_NEWNET) {
-		return errors.New("needs a new network namespace: who brings one brings its interfaces")
-	}
-	if slices.ContainsFunc(p.Links, func(l Link) bool { return l.Name == name }) {
-		return fmt.Errorf("there is a network device %s already", name)
-	}
 	p.Links = append(p.Links, Link{Device: namespaces.Device{Name: name, Make: words}, Field: field, bridge: i.Bridge})
 	return nil
 }
 
+const (
+	needsNewNetwork = "needs a new network namespace"
+	addNewNetwork   = "add {\"type\": \"network\"} to /linux/namespaces, without a path"
+)
+
 // interfaces reports mistakes in annotations.
 func (v *validator) interfaces() {
+	moved := map[string]string{}
+	for host, d := range v.linux.NetDevices {
+		moved[cmp.Or(d.Name, host)] = pointer(netDevicesField, host)
+	}
 	for _, key := range sorted(v.Annotations) {
 		name, ok := strings.CutPrefix(key, AnnotationNet)
 		if !ok {
@@ -99,7 +113,10 @@ func (v *validator) interfaces() {
 			v.bad(field, err.Error(), "write it as in \"bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1\"")
 		}
 		if !v.isNew(specs.NetworkNamespace) {
-			v.bad(field, "needs a new network namespace", "add {\"type\": \"network\"} to /linux/namespaces, without a path")
+			v.bad(field, needsNewNetwork, addNewNetwork)
+		}
+		if other, taken := moved[name]; taken {
+			v.bad(field, quote(name)+" is already given by "+other, "give each network device its own name")
 		}
 	}
 }
@@ -114,15 +131,14 @@ func (p *Plan) bridges() (list []string) {
 	return list
 }
 
+var errNoLinks = errors.New("this program was built without its network helper")
+
 // checkLinks refuses what could not be done before anything is made.
 func (c *creation) checkLinks() error {
 	switch {
 	case len(c.plan.Links) == 0:
 	case c.Links == nil:
-		return &Error{
-			Field: c.plan.Links[0].Field, Err: errors.New("this program was built without its network helper"),
-			Hint: "build husk with make",
-		}
+		return at(c.plan.Links[0].Field, "", errNoLinks)
 	case !mayChangeNetwork():
 		return &Error{
 			Field: c.plan.Links[0].Field, Err: fmt.Errorf("moving and making network devices needs CAP_NET_ADMIN: %w", unix.EPERM),
@@ -182,7 +198,7 @@ func (c *creation) wire() error {
 	for i := range devices {
 		devices[i] = c.plan.Links[i].Device
 	}
-	return c.linkError(c.links.Wire(int(ns.Fd()), c.entry.rootFD, c.rec.linksOwner(), devices))
+	return c.linkError(c.links.Wire(int(ns.Fd()), c.rec.linksOwner(), devices))
 }
 
 // awaitLinks waits until the devices are in place.
@@ -226,18 +242,18 @@ func (rec *record) linksOwner() string {
 // removeLinks removes the network interfaces that were made for the container, which the
 // kernel does later, when it gets to ending the network namespace, and bridges that have
 // become nobody's, which it never does.
-func (r *Runtime) removeLinks(e *entry, rec *record) error {
+func (r *Runtime) removeLinks(rec *record) error {
 	if len(rec.Bridges) == 0 {
 		return nil
 	}
 	if r.Links == nil {
-		return errors.New("remove network interfaces: this program was built without its network helper")
+		return fmt.Errorf("remove network interfaces: %w", errNoLinks)
 	}
 	l, err := namespaces.StartLinks(r.Links)
 	if err != nil {
 		return err
 	}
-	err = l.Remove(e.rootFD, rec.linksOwner(), rec.Bridges)
+	err = l.Remove(rec.linksOwner(), rec.Bridges)
 	if err = errors.Join(err, l.Keep()); err != nil {
 		return fmt.Errorf("remove network interfaces: %w", err)
 	}

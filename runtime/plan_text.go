@@ -75,7 +75,7 @@ func (p *Plan) hostLines() []Line {
 	}
 	for _, l := range p.Links {
 		if l.Host != "" {
-			add(l.Field, "move network device %s there as %s", l.Host, l.Name)
+			add(l.Field, "move network device %s into the container as %s", l.Host, l.Name)
 		} else {
 			add(l.Field, "make network device %s: %s", l.Name, l.Make)
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -392,13 +393,13 @@ func (v *validator) netDevices() {
 	names := map[string]string{}
 	for _, host := range sorted(v.linux.NetDevices) {
 		at, name := pointer(netDevicesField, host), v.linux.NetDevices[host].Name
-		if !isDeviceName(host) || strings.Contains(host, "%") {
+		if !namespaces.IsDeviceName(host) || strings.Contains(host, "%") {
 			v.bad(at, "is not the name of a network device", "write up to 15 characters without / and spaces")
 		}
 		switch {
 		case name == "":
 			name = host
-		case !isDeviceName(name):
+		case !namespaces.IsDeviceName(name):
 			v.bad(at+"/name", quote(name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
 		case strings.Contains(name, "%") && !isTemplate(name):
 			v.bad(at+"/name", quote(name)+" has a % that is not a template's", "write %d, once, where the kernel shall put a number")
@@ -408,11 +409,6 @@ func (v *validator) netDevices() {
 		}
 		names[name] = at
 	}
-}
-
-// isDeviceName is the kernel's dev_valid_name.
-func isDeviceName(s string) bool {
-	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")
 }
 
 // isTemplate: the kernel puts the lowest free number in place of a %d.

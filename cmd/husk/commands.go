@@ -24,9 +24,9 @@ type action func(a *app, args []string) (status int, err error)
 // commands is a function because help and completion are rows of the table they read.
 func commands() []command {
 	return []command{
-		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand},
+		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand, details: netDetails},
 		{name: "start", args: "ID", summary: "start the process of a created container", min: 1, max: 1, setup: startCommand},
-		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand},
+		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand, details: netDetails},
 		{name: "exec", args: "ID COMMAND [ARG...]", summary: "execute a further process in a container", min: 1, max: -1, setup: execCommand},
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},

@@ -6,6 +6,28 @@ import (
 	"github.com/huskrun/husk/runtime"
 )
 
+const netDetails = `--net NAME:WORDS makes a network interface for a container in a new network
+namespace, and removes it with the container. WORDS are separated by commas:
+
+  bridge=NAME       the host's end becomes a port of this bridge; if it is missing
+                    and its name begins with husk, it is made, has the gateways'
+                    addresses, and goes with its last port. Without a bridge the
+                    host's end has them, and the host a route to the container
+  address=A/LENGTH  of IPv4 or IPv6; may be repeated
+  address=auto      instead: the lowest free address of each family in the bridge's
+                    networks, with the bridge's own address as the gateway, unless
+                    another one is given
+  gateway=A         the default route; one of each family
+  route=NETWORK/LENGTH, route=NETWORK/LENGTH@GATEWAY
+                    more routes; may be repeated
+  mtu=N             of both ends
+  mac=ADDRESS       of the container's end
+  host-name=NAME    of the host's end, which the kernel numbers otherwise
+
+An annotation run.husk.net.NAME with WORDS as its value does the same; the flag
+wins where both name the same interface.
+`
+
 // createCommand: husk create [--bundle DIR] ID
 func createCommand(fs *flag.FlagSet) action {
 	var o runtime.CreateOptions
@@ -21,11 +43,16 @@ func createFlags(fs *flag.FlagSet, o *runtime.CreateOptions) (bundle *string) {
 	fs.StringVar(&o.ConsoleSocket, "console-socket", "", "send the terminal's master to the unix `socket` at this path")
 	fs.StringVar(&o.PidfdSocket, "pidfd-socket", "", "send a pidfd of the init process to the unix `socket` at this path")
 	fs.StringVar(&o.PidFile, "pid-file", "", "write the init process's pid to this `file`")
-	fs.BoolVar(&o.NoPivot, "no-pivot", false, "do not use pivot_root, for a rootfs on a ramdisk")
-	fs.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "keep the caller's session keyring")
 	fs.IntVar(&o.PreserveFDs, "preserve-fds", 0, "pass this `number` of descriptors, from 3 on, to the container")
-	fs.Func("net", "make a network `interface`, NAME:WORDS with WORDS of bridge=, address=, gateway=, route=, mtu=, mac=, host-name=; may be repeated", appendTo(&o.Net))
+	planFlags(fs, &o.NoPivot, &o.NoNewKeyring, &o.Net)
 	return bundle
+}
+
+// planFlags defines those that change the plan.
+func planFlags(fs *flag.FlagSet, noPivot, noNewKeyring *bool, net *[]string) {
+	fs.BoolVar(noPivot, "no-pivot", false, "do not use pivot_root, for a rootfs on a ramdisk")
+	fs.BoolVar(noNewKeyring, "no-new-keyring", false, "keep the caller's session keyring")
+	fs.Func("net", "make a network `interface`, NAME:WORDS, as explained by husk help create; may be repeated", appendTo(net))
 }
 
 func bundleFlag(fs *flag.FlagSet) *string {

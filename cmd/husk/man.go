@@ -28,12 +28,14 @@ func manual(b *strings.Builder) {
 	new(app).globals(global)
 	manualFlags(b, global)
 	b.WriteString(".SH COMMANDS\n")
+	said := map[string]bool{"": true} // create and run explain the same
 	for _, c := range commands() {
 		fmt.Fprintf(b, ".SS \"husk %s\"\n%s.\n", roff(c.usage()), roff(sentence(c.summary)))
 		manualFlags(b, c.flags())
-		if c.details != "" {
+		if !said[c.details] {
 			fmt.Fprintf(b, ".PP\n.nf\n%s.fi\n", roff(c.details))
 		}
+		said[c.details] = true
 	}
 	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.B run\nand\n.BR exec ,\n" +
 		"128 and the number of the signal that killed it; 127 when there is no such program, 126 when it cannot be executed, " +

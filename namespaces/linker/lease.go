@@ -12,9 +12,10 @@ import (
 // bridge. There is no list of them that could be wrong after a crash. What is taken is
 // written into the aliases of the hosts' ends, and so is free when they are gone.
 
-// The networks that a bridge gets which husk has made, if it has none: 10.88.N.0/24 and
-// fd68:7573:6b00:N::/64, with the first N whose networks overlap with no other.
-func networks(n byte) []namespaces.Address {
+// candidates are the networks that a bridge gets which husk has made, if it has none:
+// 10.88.N.0/24 and fd68:7573:6b00:N::/64, with the first N whose networks overlap with
+// no other.
+func candidates(n byte) []namespaces.Address {
 	return []namespaces.Address{
 		{IP: []byte{10, 88, n, 1}, Bits: 24},
 		{IP: []byte{0xfd, 'h', 'u', 's', 'k', 0, 0, n, 0, 0, 0, 0, 0, 0, 0, 1}, Bits: 64},
@@ -22,7 +23,7 @@ func networks(n byte) []namespaces.Address {
 }
 
 // networks gives a bridge of husk's its networks.
-func (l *linker) networks(bridge int, p *pair) error {
+func (l *linker) networks(bridge int) error {
 	all, err := l.host.addresses(0)
 	if err != nil {
 		return err
@@ -43,11 +44,11 @@ func (l *linker) networks(bridge int, p *pair) error {
 	}
 	others = append(others, reached...)
 	for n := range 256 {
-		if mine := networks(byte(n)); free(mine, others) {
+		if mine := candidates(byte(n)); free(mine, others) {
 			return l.giveAll(bridge, mine)
 		}
 	}
-	return fmt.Errorf("every network from %s on is somebody's: %w", networks(0)[0].Network(), unix.EADDRNOTAVAIL)
+	return fmt.Errorf("every network from %s on is somebody's: %w", candidates(0)[0].Network(), unix.EADDRNOTAVAIL)
 }
 
 func free(mine, others []namespaces.Address) bool {

@@ -28,7 +28,7 @@ func (l *lab) lease(owner, words string) string {
 
 func (l *lab) remove(owner string) {
 	l.t.Helper()
-	must(l.t, l.Remove(int(l.dir.Fd()), owner, []string{"husk0", "husk1"}))
+	must(l.t, l.Remove(owner, []string{"husk0", "husk1"}))
 }
 
 func TestLeases(t *testing.T) {

@@ -60,26 +60,12 @@ func (l *linker) makeIf(p *pair) error {
 	if p == nil {
 		return nil
 	}
-	unlock, err := exclude(l.lock)
+	unlock, err := l.host.exclude()
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	return l.make(p)
-}
-
-// exclude keeps others from looking for what is about to be made or removed. The lock
-// goes with whoever dies.
-func exclude(lock int) (unlock func(), err error) {
-	for {
-		if err = unix.Flock(lock, unix.LOCK_EX); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	return func() { _ = unix.Flock(lock, unix.LOCK_UN) }, nil
 }
 
 func (l *linker) make(p *pair) error {
@@ -134,7 +120,7 @@ func (l *linker) bridge(p *pair) (int, error) {
 
 func (l *linker) gateways(bridge int, p *pair) error {
 	if p.Auto {
-		return l.networks(bridge, p)
+		return l.networks(bridge)
 	}
 	for _, g := range p.Gateways {
 		g.Bits = p.Within(g).Bits
@@ -288,20 +274,17 @@ func (l *linker) unmake() error {
 
 // Remove removes the hosts' ends of what was made for an owner, which takes the other
 // ends along, and bridges that are nobody's any more.
-func (l *linker) Remove(lock int, owner string, bridges []string) (err error) {
+func (l *linker) Remove(owner string, bridges []string) (err error) {
 	l.release()
 	if l.host, err = here(); err != nil {
 		return err
 	}
 	defer l.release()
-	if l.lock, err = unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-		return fmt.Errorf("fcntl: %w", err)
-	}
 	return l.remove(owner, bridges)
 }
 
 func (l *linker) remove(owner string, bridges []string) error {
-	unlock, err := exclude(l.lock)
+	unlock, err := l.host.exclude()
 	if err != nil {
 		return err
 	}
@@ -320,7 +303,7 @@ func (l *linker) remove(owner string, bridges []string) error {
 	left := all[:0]
 	for _, a := range all {
 		// One without alias is that of a helper that was killed before it could give it one:
-		// nobody else is making any.
+		// as we have the lock, nobody is making any.
 		if a.Group == group && a.ParentIndex != 0 && (a.Alias == "" || strings.HasPrefix(a.Alias+" ", aliasPair+owner+" ")) {
 			del(a)
 		} else {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/huskrun/husk/namespaces"
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ func (l *lab) make(owner string, devices ...string) (int, error) {
 		name, words, _ := strings.Cut(d, ":")
 		list = append(list, namespaces.Device{Name: name, Make: words})
 	}
-	return l.Wire(int(l.there.Fd()), int(l.dir.Fd()), owner, list)
+	return l.Wire(int(l.there.Fd()), owner, list)
 }
 
 func TestMakeBridged(t *testing.T) {
@@ -107,7 +108,7 @@ func TestMakePoint(t *testing.T) {
 		}
 	}
 	l.pings()
-	must(t, l.Remove(int(l.dir.Fd()), "c1 7", nil))
+	must(t, l.Remove("c1 7", nil))
 	l.bare()
 }
 
@@ -124,7 +125,7 @@ func TestMakeShared(t *testing.T) {
 	}
 	remove := func(owner string) {
 		t.Helper()
-		must(t, l.Remove(int(l.dir.Fd()), owner, []string{"husk0", "", "br9"}))
+		must(t, l.Remove(owner, []string{"husk0", "", "br9"}))
 	}
 	remove("c1 7")
 	remove("c1 7")
@@ -175,4 +176,39 @@ func TestMakeRefused(t *testing.T) {
 			t.Errorf("%s: host:\n%sthere:\n%s", test.devices, l.ip("-o link"), l.inside("-o link"))
 		}
 	}
+}
+
+// TestMakeLocked: whoever has the lock of the host's namespace, by a descriptor of his
+// own, is waited for, but not for ever; another namespace's is nobody's business.
+func TestMakeLocked(t *testing.T) {
+	l := newLab(t)
+	other := open(t)
+	defer other.Close()
+	lock := func(how int) { t.Helper(); must(t, unix.Flock(int(other.Fd()), how)) }
+	must(t, unix.Flock(int(l.there.Fd()), unix.LOCK_EX))
+	defer func(d time.Duration) { patience = d }(patience)
+
+	const words = "eth0:bridge=husk0,address=auto"
+	patience = 20 * time.Millisecond
+	lock(unix.LOCK_EX)
+	if i, err := l.make("c1 7", words); i != 0 || !errors.Is(err, unix.EWOULDBLOCK) || !strings.HasPrefix(err.Error(), "lock the host's network namespace: another program holds it") {
+		t.Error(i, err)
+	}
+	lock(unix.LOCK_UN)
+	l.bare()
+
+	patience = 5 * time.Second
+	lock(unix.LOCK_EX)
+	time.AfterFunc(50*time.Millisecond, func() { _ = unix.Flock(int(other.Fd()), unix.LOCK_UN) })
+	if i, err := l.make("c1 7", words); err != nil {
+		t.Fatal(i, err)
+	}
+	patience = 20 * time.Millisecond
+	lock(unix.LOCK_EX) // nobody keeps it longer than he works
+	if err := new(linker).Remove("c1 7", []string{"husk0"}); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Error(err)
+	}
+	lock(unix.LOCK_UN)
+	must(t, l.Remove("c1 7", []string{"husk0"}))
+	l.bare()
 }

@@ -15,7 +15,6 @@ import (
 // linker furnishes network namespaces, and knows what it takes to have everything back.
 type linker struct {
 	host, there *space
-	lock        int       // a descriptor to lock while links are made or removed, -1 without
 	moved       []*device // in the order in which they were moved
 	made        []*pair
 }
@@ -32,8 +31,8 @@ type device struct {
 }
 
 // Wire looks at everything before it changes anything.
-func (l *linker) Wire(fd, lock int, owner string, list []namespaces.Device) (int, error) {
-	if err := l.open(fd, lock); err != nil {
+func (l *linker) Wire(fd int, owner string, list []namespaces.Device) (int, error) {
+	if err := l.open(fd); err != nil {
 		return -1, err
 	}
 	devices, pairs := make([]*device, len(list)), make([]*pair, len(list))
@@ -80,11 +79,8 @@ func (l *linker) moveIf(d *device, numbered bool) error {
 }
 
 // open begins anew.
-func (l *linker) open(fd, lock int) (err error) {
+func (l *linker) open(fd int) (err error) {
 	l.release()
-	if l.lock, err = unix.FcntlInt(uintptr(lock), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-		return fmt.Errorf("fcntl: %w", err)
-	}
 	if l.host, err = here(); err != nil {
 		return err
 	}
@@ -96,9 +92,6 @@ func (l *linker) open(fd, lock int) (err error) {
 func (l *linker) release() {
 	l.host.close()
 	l.there.close()
-	if l.lock > 0 {
-		_ = unix.Close(l.lock)
-	}
 	*l = linker{}
 }
 

@@ -19,7 +19,6 @@ import (
 type lab struct {
 	t     *testing.T
 	there *os.File
-	dir   *os.File // to lock
 	linker
 }
 
@@ -36,10 +35,7 @@ func newLab(t *testing.T) *lab {
 	must(t, unix.Unshare(unix.CLONE_NEWNET))
 	l := &lab{t: t, there: open(t)}
 	must(t, unix.Unshare(unix.CLONE_NEWNET))
-	var err error
-	l.dir, err = os.Open(t.TempDir())
-	must(t, err)
-	t.Cleanup(func() { l.release(); l.there.Close(); l.dir.Close() })
+	t.Cleanup(func() { l.release(); l.there.Close() })
 	return l
 }
 
@@ -87,7 +83,7 @@ func (l *lab) move(devices ...string) (int, error) {
 		host, name, _ := strings.Cut(d, ">")
 		list = append(list, namespaces.Device{Host: host, Name: name})
 	}
-	return l.Wire(int(l.there.Fd()), int(l.dir.Fd()), "test 1", list)
+	return l.Wire(int(l.there.Fd()), "test 1", list)
 }
 
 // furnish makes a device with everything that is to survive.

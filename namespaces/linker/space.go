@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/huskrun/husk/namespaces"
 	"github.com/vishvananda/netlink"
@@ -42,6 +43,30 @@ func here() (*space, error) {
 	}
 	defer unix.Close(fd)
 	return enter(fd)
+}
+
+// patience is how long the lock of a namespace is waited for, less than our caller waits
+// for us.
+var patience = 10 * time.Second
+
+// exclude keeps all others, whatever their state root, from looking for what is about to
+// be made or removed in the namespace: its file is what they have in common. The lock
+// goes with whoever dies. Any process in the namespace may take it, and so make others
+// give up, but not do without.
+func (s *space) exclude() (unlock func(), err error) {
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := unix.Flock(s.fd, unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { _ = unix.Flock(s.fd, unix.LOCK_UN) }, nil
+		case err != unix.EWOULDBLOCK && err != unix.EINTR:
+			return nil, fmt.Errorf("lock the host's network namespace: %w", err)
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("lock the host's network namespace: another program holds it: %w", unix.EWOULDBLOCK)
+		}
+		time.Sleep(pause)
+	}
 }
 
 func (s *space) close() {
