@@ -272,7 +272,21 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 		}
 	}
 	j.steps = p.Steps
+	if j.rec.status(j.entry) == specs.StateCreated {
+		j.withholdTracing()
+	}
 	return nil
+}
+
+// withholdTracing keeps who joins a container that is not started from its parked init.
+func (j *joining) withholdTracing() {
+	for k := range j.steps {
+		s := &j.steps[k]
+		if s.Op == opCaps && s.Nums[1]&tracing != 0 {
+			j.warn("/process/capabilities: CAP_SYS_PTRACE is withheld until the container is started")
+		}
+		*s = *s.untracing()
+	}
 }
 
 // divide decides whether the payload is a process of its own, and how it gets its filter.

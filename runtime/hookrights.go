@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"math/bits"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -29,8 +30,8 @@ func (i *initer) spawn(h *hookCall, args []string, stdin, output int) (pid int, 
 	}
 	// Not just close-on-exec: a link at its path could lead through /proc/self/fd.
 	l.call(hook, unix.SYS_CLOSE_RANGE, 3, math.MaxInt32, 0)
-	for k := range i.rest {
-		if err := i.giveUp(l, &i.rest[k]); err != nil {
+	for _, s := range i.rest {
+		if err := i.giveUp(l, s.untracing()); err != nil {
 			return 0, err
 		}
 	}
@@ -60,6 +61,21 @@ func (i *initer) spawn(h *hookCall, args []string, stdin, output int) (pid int, 
 	}
 	return 0, err
 }
+
+// untracing takes CAP_SYS_PTRACE from a step that gives capabilities. Until it executes
+// the process, the init has all the rights that husk has: nobody else in the container may
+// take control of it, dumpable or not.
+func (s Step) untracing() *Step {
+	if s.Op == opBounding || s.Op == opCaps || s.Op == opAmbient {
+		s.Nums = slices.Clone(s.Nums)
+		for k := range s.Nums {
+			s.Nums[k] &^= tracing
+		}
+	}
+	return &s
+}
+
+const tracing = 1 << unix.CAP_SYS_PTRACE
 
 // giveUp adds the calls that do for another process what the init does for itself in
 // step s, if it is about rights.
