@@ -134,7 +134,7 @@ var hints = []struct {
 	{cause: syscall.EPERM, field: "/mounts", text: "mount_setattr ", hint: "in a user namespace a mount of the host keeps its ro, nosuid, nodev, noexec and access times: leave out rw, suid, dev, exec and what changes access times"},
 	{cause: syscall.EPERM, field: "/mounts", hint: "mounting this needs privileges over the namespace that owns it; a user namespace cannot mount every filesystem"},
 	{cause: syscall.ENOENT, field: "/root", hint: "root.path is relative to the bundle directory"},
-	{cause: syscall.EPERM, field: "/process/rlimits", hint: "raising a hard limit needs CAP_SYS_RESOURCE"},
+	{cause: syscall.EPERM, field: "/process/rlimits", hint: "raising a hard limit needs CAP_SYS_RESOURCE, and RLIMIT_NOFILE ends at the sysctl fs.nr_open"},
 	{cause: syscall.EPERM, field: "/process/scheduler", text: "SCHED_DEADLINE", hint: "SCHED_DEADLINE needs CAP_SYS_NICE on the host, which an exec into a user namespace lacks, and a process that may use every CPU: neither a cpuset nor execCPUAffinity"},
 	{cause: syscall.EPERM, field: "/process/scheduler", hint: "real time and a lower nice value need CAP_SYS_NICE on the host; where the kernel has CONFIG_RT_GROUP_SCHED, real time needs a cgroup with cpu.rt_runtime_us, too"},
 	{cause: syscall.EBUSY, field: "/process/scheduler", hint: "the processors' bandwidth for deadlines is used up: lower runtime or raise period (kernel.sched_rt_runtime_us bounds the sum)"},
