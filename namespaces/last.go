@@ -63,9 +63,10 @@ const maxPaths = 1000
 
 var errStillborn = errors.New("the process was killed at its birth")
 
-// Start makes the process, as a child of the caller's parent or an own one, and returns when it has
-// executed one of the paths or failed: then answers are what execve said of each path, or
-// err says what else failed. The pid is 0 if there was no process at all.
+// Start makes the process, as a child of the caller's parent or the caller's own, and
+// returns when it has executed one of the paths or failed: then answers are what execve
+// said of each path, or err says what else failed. The pid is 0 if there was no process
+// at all.
 func (l *Last) Start() (pid int, answers []syscall.Errno, err error) {
 	if len(l.Paths) > maxPaths {
 		return 0, nil, fmt.Errorf("more than %d directories in PATH: %w", maxPaths, unix.E2BIG)

@@ -309,7 +309,7 @@ func (s *Step) filesystem(data []string) (int, error) {
 }
 
 // fallback binds the host's instance of a filesystem that the user namespace
-// may not mount for want of its own cgroup, network or PID namespace.
+// may not mount for want of its own cgroup, IPC, network or PID namespace.
 func (s *Step) fallback(err error) (int, error) {
 	switch {
 	case s.has(FlagCgroup):

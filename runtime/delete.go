@@ -127,8 +127,8 @@ func (r *Runtime) delete(id string, force bool) error {
 }
 
 // destroy ends every process of the container and removes its cgroup and its class of
-// service, then runs the poststop hooks, then forgets the state. The caller holds the lock. It can be repeated
-// from any point at which it was interrupted.
+// service, then runs the poststop hooks, then forgets the state. The caller holds the
+// lock. It can be repeated from any point at which it was interrupted.
 func (r *Runtime) destroy(e *entry, rec *record) error {
 	removes, err := rec.end()
 	if err != nil {

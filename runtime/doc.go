@@ -4,15 +4,20 @@
 // the container's init, which interprets that plan, and keeps the small state that
 // create, start, kill and delete share:
 //
-//	create  LoadSpec → Validate → Compile → intent record → cgroup → Spawn
+//	create  LoadSpec → Validate → Compile → intent record
+//	        → network helper → cgroup → class of service → Spawn
 //	                                         ┌─ PLAN ─────→ init: mounts, devices, pivot, …
-//	        limits, device program, hooks ───┤
+//	        limits, device program,          │
+//	        join the class, network devices, │
+//	        hooks ───────────────────────────┤
 //	                                         └←──── READY ─ init: parked
 //	        GO, record
-//	start   connect → START ───────────────────────────────→ init: privileges, filter, execve
+//	start   connect → START ───────────────────────────────→ init: privileges, filter
+//	        listener, to its agent  ←───────────── LISTENER ─ if the filter has one
+//	        RESUME ────────────────────────────────────────→ init: execve
 //	        EOF: execve succeeded; a packet: why not  ←──────
 //	exec    what create kept → Spawn, joining → PLAN ──────→ init: drawn in exec.go
-//	delete  cgroup.kill → empty → rmdir → poststop hooks → state
+//	delete  cgroup.kill → empty → rmdir → bridges, class of service → poststop hooks → state
 //
 // What else is done to a container that exists (pause, resume, update, ps, events) needs
 // its record and its cgroup only; whoever changes something holds the container's lock.

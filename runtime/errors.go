@@ -3,10 +3,12 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/huskrun/husk/rootfs"
 	"github.com/huskrun/husk/seccomp"
 )
@@ -170,10 +172,17 @@ var hints = []struct {
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},
 	{cause: syscall.EINVAL, field: netDevicesField, text: "move", hint: "not every device can leave its network namespace: lo and the kernel's own tunnel devices cannot"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},
-	{cause: syscall.ENOSPC, field: "/linux/intelRdt", hint: "the CPU has no more of these: remove directories of resctrl that nobody uses (rmdir), or share a class by closID"},
-	{cause: syscall.EACCES, field: "/linux/intelRdt", hint: "only root may change resctrl"},
-	{cause: syscall.ENOENT, field: "/linux/intelRdt/closID", hint: "give l3CacheSchema, memBwSchema or schemata to have it made"},
-	{field: "/linux/intelRdt", text: "does not match the class", hint: "use another closID, the schema that the class has, or none"},
+	{cause: syscall.ENOSPC, field: resctrl.Pointer, hint: "the CPU has no more of these: remove directories of resctrl that nobody uses (rmdir), or share a class by closID"},
+	{cause: syscall.EACCES, field: resctrl.Pointer, hint: "only root may change resctrl"},
+	{cause: syscall.ENOENT, field: resctrl.Pointer + "/closID", hint: "give l3CacheSchema, memBwSchema or schemata to have it made"},
+	{field: resctrl.Pointer, text: "does not match the class", hint: "use another closID, the schema that the class has, or none"},
+	{cause: resctrl.ErrNotMounted, field: resctrl.Pointer, hint: "if the CPU has Intel RDT or the like: mount -t resctrl resctrl /sys/fs/resctrl"},
+	{cause: os.ErrDeadlineExceeded, field: resctrl.Pointer, hint: "lslocks shows who holds the lock; try again when it is given up"},
+	{cause: errNoClass, hint: "create it with linux.intelRdt in its config; {} gives it a class of its own"},
+	{cause: syscall.EPERM, field: resctrl.Pointer, text: "default class", hint: "create the container with a class of its own (no closID), or change the default class by hand"},
+	{cause: syscall.EEXIST, field: resctrl.Pointer + "/enableMonitoring", hint: "remove the monitoring group if nobody uses it (rmdir), or choose another id"},
+	{cause: syscall.EEXIST, field: resctrl.Pointer + "/closID", hint: "another program has made it at the same time: try again"},
+	{cause: syscall.EEXIST, field: resctrl.Pointer, hint: "remove the class if nobody uses it (rmdir), name it as closID to share it, or choose another id"},
 	{cause: syscall.ENOSYS, hint: "husk needs Linux 5.14 or newer, and a system call filter above husk that lets it make containers"},
 	{cause: syscall.EROFS, hint: "the file system is mounted read-only"},
 	{cause: syscall.ENOSPC, hint: "no space left: free some, or point --root to another file system"},

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/huskrun/husk/rootfs"
 	"github.com/huskrun/husk/seccomp"
 )
@@ -101,6 +103,13 @@ func TestHints(t *testing.T) {
 		{"/linux/intelRdt/schemata/0", syscall.EACCES, "only root may change resctrl"},
 		{"/linux/intelRdt/closID", syscall.ENOENT, "give l3CacheSchema"},
 		{"/linux/intelRdt/l3CacheSchema", errors.New(`"L3:0=f" does not match the class, which has 1`), "use another closID"},
+		{"/linux/intelRdt", fmt.Errorf("%w: %w", syscall.ENOENT, resctrl.ErrNotMounted), "if the CPU has Intel RDT"},
+		{"/linux/intelRdt", fmt.Errorf("another program holds it: %w", os.ErrDeadlineExceeded), "lslocks shows"},
+		{"/linux/intelRdt", errNoClass, "create it with linux.intelRdt"},
+		{"/linux/intelRdt", fmt.Errorf("the container is in the default class of service: %w", syscall.EPERM), "create the container with a class"},
+		{"/linux/intelRdt/enableMonitoring", syscall.EEXIST, "remove the monitoring group"},
+		{"/linux/intelRdt/closID", syscall.EEXIST, "another program has made it"},
+		{"/linux/intelRdt", syscall.EEXIST, "remove the class"},
 		{"/linux/namespaces/x", syscall.ENOSYS, "husk needs Linux 5.14"},
 		{"", syscall.EROFS, "the file system is mounted read-only"},
 		{"", syscall.ENOSPC, "no space left"},

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -71,7 +72,7 @@ func (p *Plan) hostLines() []Line {
 		add("/linux/resources/devices", "attach the device program: %s", p.Devices)
 	}
 	if r := p.Rdt; r != nil {
-		add("/linux/intelRdt", "%s", rdtText(r))
+		add(resctrl.Pointer, "%s", rdtText(r))
 	}
 	for _, l := range p.Links {
 		if l.Host != "" {

@@ -17,6 +17,8 @@ import (
 // classPatience is how long others may hold the lock of resctrl.
 const classPatience = 10 * time.Second
 
+var errNoClass = errors.New("the container has no class of service: its config had no linux.intelRdt when it was created")
+
 // lookForClass finds out what will have to be made, nil if the config does not ask.
 func (c *creation) lookForClass() (u *resctrl.Use, err error) {
 	rdt := c.plan.Rdt
@@ -24,10 +26,10 @@ func (c *creation) lookForClass() (u *resctrl.Use, err error) {
 		return nil, nil
 	}
 	if c.rdt, err = resctrl.Open(); err != nil {
-		return nil, at("/linux/intelRdt", "", err)
+		return nil, at(resctrl.Pointer, "", err)
 	}
 	if err = c.rdt.Lock(time.Now().Add(classPatience)); err != nil {
-		return nil, at("/linux/intelRdt", "", err)
+		return nil, at(resctrl.Pointer, "", err)
 	}
 	u, err = c.rdt.Look(rdt, c.entry.id)
 	return u, fieldError(err)
@@ -49,7 +51,7 @@ func (c *creation) enterClass() (err error) {
 	f := c.rdt
 	if c.rdt = nil; f == nil {
 		if f, err = resctrl.Open(); err != nil {
-			return at("/linux/intelRdt", "", err)
+			return at(resctrl.Pointer, "", err)
 		}
 	}
 	defer f.Close()
@@ -83,18 +85,18 @@ func (r *Runtime) leaveClass(rec *record) error {
 	f, err := resctrl.Open()
 	if errors.Is(err, resctrl.ErrNotMounted) {
 		// Its groups went with it, unless it is mounted where we cannot see it.
-		r.warn("/linux/intelRdt: nothing was removed: " + err.Error())
+		r.warn(resctrl.Pointer + ": nothing was removed: " + err.Error())
 		return nil
 	}
 	if err != nil {
-		return at("/linux/intelRdt", "", err)
+		return at(resctrl.Pointer, "", err)
 	}
 	defer f.Close()
 	if rec.Phase == phaseCreated {
 		return fieldError(f.Remove(rec.Rdt))
 	}
 	if err := f.Lock(time.Now().Add(classPatience)); err != nil {
-		r.warn("/linux/intelRdt: its class is left as it is: " + err.Error())
+		r.warn(resctrl.Pointer + ": its class is left as it is: " + err.Error())
 		return fieldError(f.Remove(rec.Rdt))
 	}
 	return fieldError(f.Undo(rec.Rdt))
@@ -107,15 +109,15 @@ func (rec *record) changeClass(rdt *specs.LinuxIntelRdt, then func() error) erro
 		return then()
 	}
 	if rec.Rdt == nil {
-		return at("/linux/intelRdt", "", errors.New("the container has no class of service: its config had no linux.intelRdt when it was created"))
+		return at(resctrl.Pointer, "", errNoClass)
 	}
 	f, err := resctrl.Open()
 	if err != nil {
-		return at("/linux/intelRdt", "", err)
+		return at(resctrl.Pointer, "", err)
 	}
 	defer f.Close()
 	if err := f.Lock(time.Now().Add(classPatience)); err != nil {
-		return at("/linux/intelRdt", "", err)
+		return at(resctrl.Pointer, "", err)
 	}
 	before, err := f.Change(rec.Rdt, rdt)
 	if err != nil {

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"encoding/json/jsontext"
-	"encoding/json/v2"
 	"errors"
 	"fmt"
 	"os"
@@ -17,9 +16,16 @@ import (
 // when all of them have been killed.
 const recordPatience = 5 * time.Second
 
-// NewRecording prepares the recording of a container's system calls, to be added to those
-// that a profile allows: that of a file as ReadProfile takes it, or none if base is empty.
-func (r *Runtime) NewRecording(base string) (*seccomp.Recording, error) {
+// Recording is one of a container's system calls, and the file for what comes of it.
+type Recording struct {
+	*seccomp.Recording
+	out *output
+}
+
+// NewRecording prepares a recording, to be added to what a profile allows: that of a file
+// as ReadProfile takes it, or none if base is empty. A path that Save could not write to
+// is refused now, since a run may be long; "" is for a profile that is not to be saved.
+func (r *Runtime) NewRecording(base, path string) (*Recording, error) {
 	var profile []byte
 	if base != "" {
 		var err error
@@ -28,11 +34,26 @@ func (r *Runtime) NewRecording(base string) (*seccomp.Recording, error) {
 		}
 	}
 	rec, err := seccomp.NewRecording(profile, r.Seccomp)
-	return rec, wrap("record", "", fieldError(err))
+	if err != nil {
+		return nil, wrap("record", "", fieldError(err))
+	}
+	var out *output
+	if path != "" {
+		if out, err = newOutput("profile", path); err != nil {
+			return nil, wrap("record", "", err)
+		}
+	}
+	return &Recording{rec, out}, nil
 }
 
+// Save writes the text of a profile to the path of the recording.
+func (rec *Recording) Save(text []byte) error { return wrap("record", "", rec.out.write(text)) }
+
+// Close gives up the place of the profile.
+func (rec *Recording) Close() { rec.out.close() }
+
 // Recorded is the profile that comes of a recording; what it cannot express is a warning.
-func (r *Runtime) Recorded(rec *seccomp.Recording) (*specs.LinuxSeccomp, error) {
+func (r *Runtime) Recorded(rec *Recording) (*specs.LinuxSeccomp, error) {
 	p, warnings, err := rec.Profile()
 	for _, w := range warnings {
 		r.warn(w)
@@ -47,21 +68,24 @@ func ReadProfile(path string) (jsontext.Value, error) {
 		path += "/config.json"
 	}
 	data, err := readConfig(path)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, &Error{Err: err, Hint: "name a file with a profile, a config.json or its directory"}
+	}
 	if err != nil {
 		return nil, err
 	}
-	var file struct {
-		DefaultAction jsontext.Value `json:"defaultAction"`
-		Linux         struct {
-			Seccomp jsontext.Value `json:"seccomp"`
-		} `json:"linux"`
-	}
-	switch err := json.Unmarshal(data, &file); {
+	c, bare := &Config{}, false
+	d := newDecoder(data)
+	d.object([]field{
+		{"defaultAction", func(d *decoder) { d.skip(); bare = true }},
+		{"linux", []field{{"seccomp", c.decodeSeccomp}}},
+	})
+	switch err := d.finish(); {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", path, err)
-	case len(file.Linux.Seccomp) > 0 && string(file.Linux.Seccomp) != "null":
-		return file.Linux.Seccomp, nil
-	case len(file.DefaultAction) > 0:
+	case c.Seccomp != nil:
+		return c.Seccomp, nil
+	case bare:
 		return data, nil
 	}
 	return nil, at(seccomp.Pointer, path, errors.New("is missing: the file has no seccomp profile"))
@@ -73,11 +97,11 @@ func ReadProfile(path string) (jsontext.Value, error) {
 //
 // The init's own calls after the filter are noted too: the profile that comes of it is
 // loaded at the same place.
-func (r *Runtime) Record(id, bundle string, rec *seccomp.Recording, o RunOptions) (status int, err error) {
+func (r *Runtime) Record(id, bundle string, rec *Recording, o RunOptions) (status int, err error) {
 	if o.Detach || o.Keep {
 		return -1, wrap("record", id, errors.New("a recording ends with the container: it cannot be detached or kept"))
 	}
-	o.recording = rec
+	o.recording = rec.Recording
 	if status, err = r.Run(id, bundle, o); err != nil {
 		return status, err
 	}

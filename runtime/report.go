@@ -2,8 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -155,11 +153,10 @@ func signalName(s unix.Signal) string {
 // reporter writes the report of a run. The nil one has none to write.
 type reporter struct {
 	Report
-	path, name string
-	dir        int
-	before     *cgroups.Stats // of a cgroup that was there before
-	first      usage          // that of the init
-	written    bool
+	out     *output
+	before  *cgroups.Stats // of a cgroup that was there before
+	first   usage          // that of the init
+	written bool
 }
 
 // newReporter makes sure, before anything is started, that the report has a place.
@@ -170,30 +167,16 @@ func newReporter(id string, o RunOptions) (*reporter, error) {
 	case o.Detach:
 		return nil, errors.New("a report is written when the process has ended, for which a detached run does not wait")
 	}
-	r := &reporter{Report: Report{ID: id, Status: -1}, path: o.Report, name: filepath.Base(o.Report)}
-	dir := filepath.Dir(o.Report)
-	var err error
-	if r.dir, err = openPath(dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
-		return nil, &fs.PathError{Op: "open directory of report", Path: dir, Err: err}
-	}
-	var st unix.Stat_t
-	err = unix.Fstatat(r.dir, r.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
-		err = errors.New("it is not a regular file, which could be replaced")
-	case err == nil || err == unix.ENOENT:
-		err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
-	}
+	out, err := newOutput("report", o.Report)
 	if err != nil {
-		r.close()
-		return nil, &fs.PathError{Op: "write report", Path: o.Report, Err: err}
+		return nil, err
 	}
-	return r, nil
+	return &reporter{Report: Report{ID: id, Status: -1}, out: out}, nil
 }
 
 func (r *reporter) close() {
 	if r != nil {
-		_ = unix.Close(r.dir)
+		r.out.close()
 	}
 }
 
@@ -234,7 +217,7 @@ func (r *reporter) end(info siginfo, used usage) error {
 	}
 	if err := r.write(); err != nil {
 		return &Error{
-			Path: r.path, Err: err, Exit: info.exitStatus(),
+			Path: r.out.path, Err: err, Exit: info.exitStatus(),
 			Hint: "the process ran to its end; the exit status is its own, or 1 if that was 0",
 		}
 	}
@@ -293,11 +276,8 @@ func (r *reporter) failed(cause error) error {
 func (r *reporter) write() error {
 	r.written = true // or has been tried
 	b, err := r.MarshalJSON()
-	if err == nil {
-		err = replaceFile(r.dir, r.name, append(b, '\n'), 0o644, false)
-	}
 	if err != nil {
-		return &fs.PathError{Op: "write report", Path: r.path, Err: err}
+		return r.out.fail(err)
 	}
-	return nil
+	return r.out.write(append(b, '\n'))
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/resctrl"
 	"github.com/huskrun/husk/rootfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -417,7 +418,7 @@ func (v *validator) rest() {
 // rdt keeps closID a single directory below /sys/fs/resctrl, and each schema a line. Only
 // l3CacheSchema is merely advised to be one: with L3CODE and L3DATA it cannot.
 func (v *validator) rdt(r *specs.LinuxIntelRdt) {
-	const field = "/linux/intelRdt"
+	const field = resctrl.Pointer
 	if id := r.ClosID; id == "." || id == ".." || id != "/" && strings.ContainsAny(id, "/\n") || len(id) > unix.NAME_MAX {
 		v.bad(field+"/closID", quote(id)+" is not the name of a directory", "write a name without /, or \"/\" for the root class")
 	}

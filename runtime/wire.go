@@ -17,12 +17,12 @@ import (
 //	parent → init   GO     committed: park until start, or start at once
 //	start → init    START  on a connection of its own
 //	init → start    STARTED nobody else can start it any more
-//	init → start    EXEC   execve is next: EOF after it means that it succeeded
-//
+//	init → start    EXEC   only the filter and execve are left: EOF means that they succeeded
 //	init → start    LISTENER the filter holds and has a listener; answered by RESUME
 //
-// Of a process that joins a container (exec.go), which has another one execute, EXEC
-// says that this one has executed or failed, and its pid.
+// EXEC comes before LISTENER, since the filter may forbid what announces it. A process
+// that joins a container (exec.go) and has another one execute sends them the other way
+// round: there EXEC says that the other one has executed or failed, and its pid.
 //
 // namespaces.KindError may come instead of any answer.
 const (

@@ -11,10 +11,14 @@
 //
 // The life of a [Use], which whoever creates keeps on record:
 //
-//	Lock ──► Look ──► (record) ──► Make ──► Join ──► Close
-//	             all of it undone by Undo, what is the container's own removed by Remove
+//	create         Lock ──► Look ──► (record) ──► Make ──► Join ──► Close
+//	exec           Join
+//	update         Lock ──► Change ──► (limits) ──► Close
+//	                                      └ failed: Restore ──► Close
+//	failed create  Lock ──► Undo: all of it
+//	delete         Remove: what is the container's own
 //
-// Change is for a container that runs. Look changes nothing, and says in advance what Make will: so that a create that is
+// Look changes nothing, and says in advance what Make will: so that a create that is
 // killed in between can be undone. The lock is flock(2) on the root directory, as the
 // kernel's documentation asks of those who look before they leap. It is advisory, and
 // everybody who may read the directory may take it: so Remove, which must always work,

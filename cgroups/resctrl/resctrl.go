@@ -20,11 +20,11 @@ const (
 	superMagic = 0x7655821 // RDTGROUP_SUPER_MAGIC
 )
 
-// field is the JSON pointer of what this package serves.
-const field = "/linux/intelRdt"
+// Pointer is the JSON pointer of what this package serves.
+const Pointer = "/linux/intelRdt"
 
 // ErrNotMounted says that there is no resctrl in our mount namespace.
-var ErrNotMounted = errors.New("no resctrl file system is mounted; if the CPU has Intel RDT or the like: mount -t resctrl resctrl " + mountpoint)
+var ErrNotMounted = errors.New("no resctrl file system is mounted")
 
 // Use is what a container has of resctrl.
 type Use struct {
@@ -69,7 +69,7 @@ func open(path string, magic int64) (*FS, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	var st unix.Statfs_t
-	if err = retry(func() error { return unix.Fstatfs(fd, &st) }); err == nil && st.Type != magic {
+	if err = retry(func() error { return unix.Fstatfs(fd, &st) }); err == nil && int64(st.Type) != magic {
 		err = ErrNotMounted
 	}
 	if err != nil {
@@ -132,7 +132,7 @@ func (f *FS) Look(r *specs.LinuxIntelRdt, id string) (*Use, error) {
 	}
 	defer unix.Close(class)
 	if u.Own {
-		return nil, f.fail("", u.Class, fmt.Errorf("%w: no class of service can be made for the container; remove it, or name it as closID to share it", unix.EEXIST))
+		return nil, f.fail("", u.Class, fmt.Errorf("%w: no class of service can be made for the container", unix.EEXIST))
 	}
 	return u, f.join(u, class, r)
 }
@@ -239,7 +239,7 @@ func (f *FS) writeAll(u *Use, class int, list []schema) error {
 			continue
 		}
 		if err := write(class, "schemata", s.text+"\n"); err != nil {
-			return &cgroups.FieldError{Field: field + s.field, File: f.name(u.Class + "/schemata"), Value: s.text, Err: f.explain(err)}
+			return &cgroups.FieldError{Field: Pointer + s.field, File: f.name(u.Class + "/schemata"), Value: s.text, Err: f.explain(err)}
 		}
 	}
 	return nil
@@ -292,7 +292,7 @@ func (f *FS) Join(u *Use, pid int) error {
 	}
 	for _, file := range files {
 		if err := write(class, file, strconv.Itoa(pid)); err != nil {
-			return &cgroups.FieldError{Field: field, File: f.name(u.Class + "/" + file), Value: strconv.Itoa(pid), Err: f.explain(err)}
+			return &cgroups.FieldError{Field: Pointer, File: f.name(u.Class + "/" + file), Value: strconv.Itoa(pid), Err: f.explain(err)}
 		}
 	}
 	return nil
@@ -372,7 +372,7 @@ func (f *FS) fail(sub, below string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &cgroups.FieldError{Field: field + sub, Err: &fs.PathError{Op: "use", Path: f.name(below), Err: err}}
+	return &cgroups.FieldError{Field: Pointer + sub, Err: &fs.PathError{Op: "use", Path: f.name(below), Err: err}}
 }
 
 // explain adds what the kernel says about a call that it refused.

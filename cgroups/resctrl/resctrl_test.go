@@ -198,8 +198,8 @@ func TestExisting(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, r := range map[string]specs.LinuxIntelRdt{
-		"/linux/intelRdt: use PATH/c1: file exists: no class of service can be made for the container; remove it, or name it as closID to share it": {},
-		"/linux/intelRdt/enableMonitoring: use PATH/c1/mon_groups/c1: file exists":                                                                  {ClosID: "c1", EnableMonitoring: true},
+		"/linux/intelRdt: use PATH/c1: file exists: no class of service can be made for the container": {},
+		"/linux/intelRdt/enableMonitoring: use PATH/c1/mon_groups/c1: file exists":                     {ClosID: "c1", EnableMonitoring: true},
 	} {
 		if u, err := f.create(r, "c1", 0); err == nil || err.Error() != strings.ReplaceAll(want, "PATH", f.path) || u != nil && u.Made {
 			t.Errorf("%+v, %v", u, err)

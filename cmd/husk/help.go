@@ -14,7 +14,7 @@ func helpCommand(*flag.FlagSet) action {
 		}
 		c := find(args[0])
 		if c == nil {
-			return 0, fmt.Errorf("%w %q", errUnknown, args[0])
+			return 0, unknown(args[0])
 		}
 		return 0, a.helpFor(c)
 	}

@@ -37,7 +37,7 @@ func manual(b *strings.Builder) {
 		}
 		said[c.details] = true
 	}
-	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.B run\nand\n.BR exec ,\n" +
+	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.BR run ,\n.B exec\nand\n.BR \"seccomp record\" ,\n" +
 		"128 and the number of the signal that killed it; 127 when there is no such program, 126 when it cannot be executed, " +
 		"255 when exec fails otherwise. 1 for other errors, 3 for an unknown command.\n")
 }

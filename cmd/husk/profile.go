@@ -13,10 +13,15 @@ import (
 // recordProfile runs a bundle, and returns its process's exit status.
 func (a *app) recordProfile(bundle, base, output string) (int, error) {
 	r := a.runtime()
-	rec, err := r.NewRecording(base)
+	path := output
+	if output == "-" {
+		path = ""
+	}
+	rec, err := r.NewRecording(base, path)
 	if err != nil {
 		return 0, err
 	}
+	defer rec.Close()
 	var o runtime.RunOptions
 	status, err := a.onTerminal(&o.Terminal, func() (int, error) {
 		return r.Record("recording-"+strconv.Itoa(os.Getpid()), bundle, rec, o)
@@ -33,7 +38,7 @@ func (a *app) recordProfile(bundle, base, output string) (int, error) {
 	}
 	data, err := marshal(p, "\t")
 	if err == nil {
-		err = os.WriteFile(output, data, 0o644)
+		err = rec.Save(data)
 	}
 	return status, err
 }

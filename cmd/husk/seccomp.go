@@ -27,12 +27,15 @@ If husk is killed while it records, every call of the container fails (ENOSYS).
 
 // seccompCommand: husk seccomp check CONFIG; husk seccomp record BUNDLE [-o FILE]
 func seccompCommand(fs *flag.FlagSet) action {
-	output := fs.String("output", "profile.json", "record: write the profile to this `file`, - for standard output")
+	output := fs.String("output", "profile.json", "record: write the profile to this `file` (default profile.json), - for standard output")
 	short(fs, "o", "output")
 	base := fs.String("base", "", "record: add to the profile in this `file`, which may be a config.json")
 	return func(a *app, args []string) (int, error) {
 		switch args[0] {
 		case "check":
+			if fs.NFlag() > 0 {
+				return 0, usage("usage: husk seccomp check CONFIG", "seccomp check takes no flags: they are those of record")
+			}
 			return 0, a.checkProfile(args[1])
 		case "record":
 			return a.recordProfile(args[1], *base, *output)
