@@ -135,7 +135,7 @@ func killSweep(t *testing.T, v victim, command string, setup ...func(*bundle)) {
 	}
 	clean := census(t)
 	attach := b.prepare(v, command)
-	args := []string{command, "c1"}
+	args := []string{"--allow-net-annotations", command, "c1"}
 	if command == "run" {
 		args = []string{"run", "-d", "c1"}
 	}
@@ -165,7 +165,7 @@ func (b *bundle) prepare(v victim, command string) int {
 	if command == "create" || command == "run" {
 		return 0
 	}
-	b.must("create", "c1")
+	b.must("--allow-net-annotations", "create", "c1")
 	if command == "delete" {
 		b.must("start", "c1")
 		b.must("kill", "c1", "KILL")

@@ -32,6 +32,9 @@ type Runtime struct {
 	// UnitProperties are the properties of their systemd unit that containers may set by
 	// annotations org.systemd.property.NAME.
 	UnitProperties []string
+	// NetAnnotations lets containers make network interfaces by [AnnotationNet]. Engines
+	// take annotations from images, too, which are not to have a say in the host's network.
+	NetAnnotations bool
 }
 
 // CreateOptions are the parts of create and run that the command line decides.
@@ -121,6 +124,7 @@ func (r *Runtime) load(bundle string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.noNet = !r.NetAnnotations
 	warnings, err := Validate(config)
 	for _, w := range warnings {
 		r.warn(w.String())

@@ -59,6 +59,9 @@ func (p *Plan) interfaces(flags []string) error {
 		given = append(given, name)
 	}
 	annotations := p.config.Spec.Annotations
+	if p.config.noNet {
+		annotations = nil
+	}
 	for _, key := range sorted(annotations) {
 		name, ok := strings.CutPrefix(key, AnnotationNet)
 		if !ok || slices.Contains(given, name) {
@@ -98,7 +101,7 @@ const (
 )
 
 // interfaces reports mistakes in annotations.
-func (v *validator) interfaces() {
+func (v *validator) interfaces(ignored bool) {
 	moved := map[string]string{}
 	for host, d := range v.linux.NetDevices {
 		moved[cmp.Or(d.Name, host)] = pointer(netDevicesField, host)
@@ -109,6 +112,10 @@ func (v *validator) interfaces() {
 			continue
 		}
 		field := pointer("/annotations", key)
+		if ignored {
+			v.warn(field, "is ignored", "--allow-net-annotations permits it, or give --net "+name+":…")
+			continue
+		}
 		if _, err := namespaces.ParseInterface(name, v.Annotations[key]); err != nil {
 			v.bad(field, err.Error(), "write it as in \"bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1\"")
 		}

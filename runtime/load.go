@@ -27,6 +27,7 @@ type Config struct {
 	Bundle string
 
 	process jsontext.Value // the bytes of /process, for exec
+	noNet   bool           // annotations make no network interfaces
 }
 
 const (

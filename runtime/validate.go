@@ -85,7 +85,7 @@ func Validate(c *Config) (warnings []Problem, err error) {
 	v.resources()
 	v.timeOffsets()
 	v.netDevices()
-	v.interfaces()
+	v.interfaces(c.noNet)
 	v.rest()
 	return v.warnings.List, v.problems.orNil()
 }

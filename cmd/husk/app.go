@@ -23,6 +23,8 @@ type app struct {
 
 	properties string // of systemd units that annotations may set
 
+	netAnnotations bool // annotations may make network interfaces
+
 	held []string // warnings for the log
 }
 

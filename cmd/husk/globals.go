@@ -21,6 +21,7 @@ func (a *app) globals(fs *flag.FlagSet) *bool {
 	fs.StringVar(&a.cgroups, "cgroup-manager", "", "`who` makes cgroups: cgroupfs (the default), systemd, or disabled: then none are made, and no limit is enforced")
 	fs.BoolFunc("systemd-cgroup", "as --cgroup-manager systemd", a.systemdCgroup)
 	fs.StringVar(&a.properties, "allow-systemd-property", "", "`names`, separated by commas, that annotations org.systemd.property.NAME may set in the container's unit")
+	fs.BoolVar(&a.netAnnotations, "allow-net-annotations", false, "let create heed annotations run.husk.net.NAME, which may come with an image; run always does")
 	fs.StringVar(&a.rootless, "rootless", "auto", "accepted for compatibility: husk sees for itself what it may do; `when` is true, false or auto")
 	version := fs.Bool("version", false, "print the version")
 	short(fs, "v", "version")
@@ -72,6 +73,7 @@ func (a *app) runtime() *runtime.Runtime {
 	return &runtime.Runtime{
 		Root: root, Seccomp: seccompCompiler(), Links: helper("network-helper"), Log: slog.New(warner{a}),
 		Cgroups: runtime.CgroupManager(a.cgroups), UnitProperties: strings.Split(a.properties, ","),
+		NetAnnotations: a.netAnnotations,
 	}
 }
 

@@ -12,6 +12,7 @@ func planCommand(fs *flag.FlagSet) action {
 	planFlags(fs, &o.NoPivot, &o.NoNewKeyring, &o.Net)
 	asJSON := fs.Bool("json", false, "print the steps as a JSON array")
 	return func(a *app, args []string) (int, error) {
+		a.netAnnotations = true // as for run
 		bundle := "."
 		if len(args) == 1 {
 			bundle = args[0]

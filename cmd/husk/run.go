@@ -16,6 +16,7 @@ func runCommand(fs *flag.FlagSet) action {
 	fs.StringVar(&o.Report, "report", "", "when the process has ended, write to this `file` how, and what it used, as JSON")
 	fs.BoolVar(&o.NoSubreaper, "no-subreaper", false, "do not adopt orphans of the container while waiting")
 	return func(a *app, args []string) (int, error) {
+		a.netAnnotations = true // no engine below which somebody else wrote them
 		if o.Detach && o.Report != "" {
 			return 0, usage("leave out --detach; husk state --stats tells what a container uses", "run: --report is written at the end of the process, for which --detach does not wait")
 		}
