@@ -3,6 +3,7 @@ package seccomp
 import (
 	"os"
 	"runtime"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,10 @@ func request(dir, nr, size uintptr) uintptr {
 // IsListener says whether a descriptor is that of a filter's notifications, which may
 // have come from a process that is not to be believed.
 func IsListener(fd int) bool {
+	// Its own driver, such as FUSE, would answer the call of a file as it likes.
+	if name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err != nil || name != "anon_inode:seccomp notify" {
+		return false
+	}
 	var id uint64
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifIDValid, uintptr(unsafe.Pointer(&id)))
 	return errno == unix.ENOENT // there is no call with that number; others say ENOTTY

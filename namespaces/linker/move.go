@@ -210,6 +210,9 @@ func (l *linker) back(d *device) error {
 	if index == 0 {
 		return err
 	}
+	if e := l.recognize(d, index); e != nil {
+		return e
+	}
 	if d.was.MasterIndex != 0 {
 		_, e := l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, byIndex(index), number(unix.IFLA_MASTER, uint32(d.was.MasterIndex)))
 		err = errors.Join(err, e)
@@ -227,6 +230,25 @@ func (l *linker) back(d *device) error {
 		}
 	}
 	return errors.Join(err, l.host.addRoutes(index, d.routes))
+}
+
+// recognize makes sure that what has come back is what was moved. Others may have rights
+// over a namespace that was joined: they could have put a device of theirs in its place,
+// for the host to take up with its addresses and routes. What they cannot make alike is a
+// peer or a parent in the host's namespace, an address in the hardware, and its bus. It is
+// looked at here, where they cannot change it any more; it is down, and goes back.
+func (l *linker) recognize(d *device, index int) error {
+	now, err := l.host.link(index, "")
+	if err != nil {
+		return err
+	}
+	was := d.was
+	if now.EncapType == was.EncapType && now.ParentIndex == was.ParentIndex && now.NetNsID == was.NetNsID &&
+		now.ParentDev == was.ParentDev && slices.Equal(now.PermHWAddr, was.PermHWAddr) {
+		return nil
+	}
+	_, err = l.host.send(l.there, index, "dev%d", index)
+	return errors.Join(fmt.Errorf("another device has taken its place in the container: %w", unix.ENODEV), err)
 }
 
 // backUnnamed: somebody has taken the name meanwhile. The device is back under the one

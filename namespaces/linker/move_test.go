@@ -272,6 +272,24 @@ func TestBackGone(t *testing.T) {
 	}
 }
 
+// TestBackForged: who has rights over the container's namespace has put another device
+// there; the host does not take it up.
+func TestBackForged(t *testing.T) {
+	l := newLab(t)
+	l.ip("link add name v0 index 50 type veth peer name p0 index 51", "addr add 10.0.0.2/24 dev v0", "link set v0 up")
+	if i, err := l.move("v0>eth0"); err != nil {
+		t.Fatal(i, err)
+	}
+	l.inside("link del eth0")
+	l.inside("link add name eth0 index 50 type veth peer name spy index 51")
+	if err := l.Back(); !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), "put back network device v0: another device has taken its place in the container") {
+		t.Error(err)
+	}
+	if out := l.ip("-o addr show"); strings.Contains(out, "v0") || strings.Contains(out, "10.0.0.2") {
+		t.Errorf("the host has\n%s", out)
+	}
+}
+
 func TestLabelled(t *testing.T) {
 	for _, test := range []struct{ old, name, label, want string }{
 		{"eth0", "net1", "eth0", "net1"},

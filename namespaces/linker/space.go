@@ -78,19 +78,21 @@ func (s *space) close() {
 
 // ask sends one request and waits until it is done.
 func (s *space) ask(kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
-	for {
+	for try := 0; ; try++ {
 		r := nl.NewNetlinkRequest(kind, flags)
 		r.Sockets = s.sockets
 		for _, p := range parts {
 			r.AddData(p)
 		}
 		answers, err := r.Execute(unix.NETLINK_ROUTE, 0)
-		// Links came or went meanwhile: look again.
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+		// Links came or went meanwhile: look again, but not for as long as a container likes.
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == maxDumps {
 			return answers, kernelError(err)
 		}
 	}
 }
+
+const maxDumps = 100
 
 // kernelError puts what the kernel explains before the errno that it explains.
 func kernelError(err error) error {
