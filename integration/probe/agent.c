@@ -2,7 +2,7 @@
 //
 //	agent SOCKET N     take N listeners, print what came with each, and answer
 //	                   until the last process under them has ended
-//	agent SOCKET 0     accept a connection, and close it unread
+//	agent SOCKET 0     accept a connection, and close it with what came unread
 //
 // It lies about getuid, makes the device that mknod asks for, refuses rmdir with
 // a number that no kernel uses there, and lets everything else happen.
@@ -122,8 +122,11 @@ int main(int argc, char **argv)
 	if (bind(s, (struct sockaddr *)&a, sizeof a) || listen(s, 8))
 		die(argv[1]);
 	count = atoi(argv[2]);
-	if (!count)
-		return close(accept4(s, NULL, NULL, SOCK_CLOEXEC));
+	if (!count) {
+		struct pollfd p = { accept4(s, NULL, NULL, SOCK_CLOEXEC), POLLIN, 0 };
+
+		return poll(&p, 1, -1) != 1 || close(p.fd);
+	}
 	while (count--) {
 		int c = accept4(s, NULL, NULL, SOCK_CLOEXEC);
 
