@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"golang.org/x/sys/unix"
 )
 
 // usage is what a group has used up to a moment.
@@ -19,22 +20,29 @@ func (u *usage) read(g *cgroups.Group, last bool) {
 	}
 }
 
-// outlive waits for the end of the process and returns what its group has used by then.
+// outlive waits for the end of the process and returns how it came and, for a report or
+// to say that memory ran out, what its group has used by then.
 //
 // systemd removes a scope with all that it counted as soon as it hears that the last
 // process is dead, and may hear it first. So of a scope husk keeps what it has read before:
 // when the kernel kills for memory, and for a report now and then, so that at most an
 // eighth of the time the process ran, or a second, is missing.
-func (c *creation) outlive(pidfd int, rep *reporter) (used usage, err error) {
+func (c *creation) outlive(pidfd int, rep *reporter) (info siginfo, used usage, err error) {
 	if c.rec.Unit == "" {
 		err = waitReadable(pidfd, time.Time{})
 	} else {
 		used, err = c.follow(pidfd, rep)
 	}
-	if c.group != nil && err == nil {
+	if err == nil {
+		info, err = waitPidfd(pidfd)
+	}
+	if err != nil || c.group == nil {
+		return info, used, err
+	}
+	if rep != nil || info.signal == int(unix.SIGKILL) && c.group.OOMKilled() {
 		used.read(c.group, true)
 	}
-	return used, err
+	return info, used, nil
 }
 
 const (

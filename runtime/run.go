@@ -84,11 +84,7 @@ func (c *creation) wait(o RunOptions, rep *reporter) (int, error) {
 	if !o.NoSubreaper && !c.plan.owned(specs.PIDNamespace) {
 		go reapOrphans(c.proc.PID)
 	}
-	used, err := c.outlive(pidfd, rep)
-	if err != nil {
-		return -1, err
-	}
-	info, err := waitPidfd(pidfd)
+	info, used, err := c.outlive(pidfd, rep)
 	if err != nil {
 		return -1, err
 	}
