@@ -84,6 +84,11 @@ func ParseInterface(name, description string) (*Interface, error) {
 	return i, i.check()
 }
 
+// IsTemplate says whether the kernel is to put the lowest free number in place of a %d.
+func IsTemplate(name string) bool {
+	return strings.Count(name, "%") == 1 && strings.Contains(name, "%d")
+}
+
 // IsDeviceName is the kernel's dev_valid_name.
 func IsDeviceName(s string) bool {
 	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")

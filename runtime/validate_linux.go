@@ -401,17 +401,12 @@ func (v *validator) netDevices() {
 			name = host
 		case !namespaces.IsDeviceName(name):
 			v.bad(at+"/name", quote(name)+" is not the name of a network device", "write up to 15 characters without / and spaces")
-		case strings.Contains(name, "%") && !isTemplate(name):
+		case strings.Contains(name, "%") && !namespaces.IsTemplate(name):
 			v.bad(at+"/name", quote(name)+" has a % that is not a template's", "write %d, once, where the kernel shall put a number")
 		}
-		if other, taken := names[name]; taken && !isTemplate(name) {
+		if other, taken := names[name]; taken && !namespaces.IsTemplate(name) {
 			v.bad(at+"/name", quote(name)+" is already given by "+other, "give each device its own name, or one with %d")
 		}
 		names[name] = at
 	}
-}
-
-// isTemplate: the kernel puts the lowest free number in place of a %d.
-func isTemplate(s string) bool {
-	return strings.Count(s, "%") == 1 && strings.Contains(s, "%d")
 }

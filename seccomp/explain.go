@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -95,19 +96,10 @@ func explainArch(f *Filter, p *specs.LinuxSeccomp, a Arch, calls []Call, here ma
 		out.Groups = append(out.Groups, *g)
 	}
 	slices.SortFunc(out.Groups, func(a, b Group) int {
-		if a, b := len(a.Rules) > 0, len(b.Rules) > 0; a != b {
-			return 2*boolInt(a) - 1 // what depends comes last
-		}
-		return strings.Compare(a.Answer, b.Answer)
+		depends := cmp.Compare(min(len(a.Rules), 1), min(len(b.Rules), 1)) // which comes last
+		return cmp.Or(depends, strings.Compare(a.Answer, b.Answer))
 	})
 	return out
-}
-
-func boolInt(v bool) int {
-	if v {
-		return 1
-	}
-	return 0
 }
 
 // answers are all values that the filter may return for a call, whatever its arguments.

@@ -72,7 +72,7 @@ func (l *linker) Wire(fd int, owner string, list []namespaces.Device) (int, erro
 }
 
 func (l *linker) moveIf(d *device, numbered bool) error {
-	if d == nil || isTemplate(d.Name) != numbered {
+	if d == nil || namespaces.IsTemplate(d.Name) != numbered {
 		return nil
 	}
 	return l.move(d)
@@ -94,8 +94,6 @@ func (l *linker) release() {
 	l.there.close()
 	*l = linker{}
 }
-
-func isTemplate(name string) bool { return strings.Contains(name, "%d") }
 
 // find looks for a device on the host.
 func (l *linker) find(d namespaces.Device) (*device, error) {
@@ -120,7 +118,7 @@ func (l *linker) find(d namespaces.Device) (*device, error) {
 // checkName makes sure that a name is free.
 func checkName(name string, there []*netlink.LinkAttrs) error {
 	taken := func(a *netlink.LinkAttrs) bool { return a.Name == name || slices.Contains(a.AltNames, name) }
-	if !isTemplate(name) && slices.ContainsFunc(there, taken) {
+	if !namespaces.IsTemplate(name) && slices.ContainsFunc(there, taken) {
 		return fmt.Errorf("the container has a network device %s already: %w", name, unix.EEXIST)
 	}
 	return nil
