@@ -105,7 +105,7 @@ func TestForegroundTerminal(t *testing.T) {
 				trap 'echo size: $(stty size)' WINCH
 				trap 'echo interrupted; exit 42' INT
 				tty; echo size: $(stty size); echo ready
-				while :; do read x && echo "got: $x"; done`}
+				while :; do read -t 1 x && echo "got: $x"; done`}
 		})
 		s := newSeat(t)
 		s.size(t, 40, 100)
