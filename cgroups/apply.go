@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,9 +46,9 @@ func (g *Group) apply(l Limit) error {
 	if l.KeepFirst {
 		value = g.keepFirst(l)
 	}
-	err := write(g.fd, file, value+"\n")
+	err := kernfs.Write(g.fd, file, value+"\n")
 	if l.AltFile != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)) {
-		if alt := write(g.fd, l.AltFile, l.AltValue+"\n"); !errors.Is(alt, unix.ENOENT) {
+		if alt := kernfs.Write(g.fd, l.AltFile, l.AltValue+"\n"); !errors.Is(alt, unix.ENOENT) {
 			file, value, err = l.AltFile, l.AltValue, alt
 		}
 	}
@@ -62,7 +63,7 @@ func (g *Group) apply(l Limit) error {
 
 // keepFirst puts the word that the file begins with before the rest of the value.
 func (g *Group) keepFirst(l Limit) string {
-	old, _ := read(g.fd, l.File)
+	old, _ := kernfs.Read(g.fd, l.File)
 	first, _, ok := strings.Cut(old, " ")
 	_, rest, _ := strings.Cut(l.Value, " ")
 	if !ok {
@@ -90,7 +91,7 @@ func (g *Group) check(l Limit) error {
 
 // number is what a file holds that holds one number; ok is false for "max" too.
 func (g *Group) number(file string) (n uint64, ok bool) {
-	text, err := read(g.fd, file)
+	text, err := kernfs.Read(g.fd, file)
 	if err != nil {
 		return 0, false
 	}
@@ -105,7 +106,7 @@ func (g *Group) effective(l Limit) error {
 	if l.File != "cpuset.cpus" && l.File != "cpuset.mems" {
 		return nil
 	}
-	text, err := read(g.fd, l.File+".effective")
+	text, err := kernfs.Read(g.fd, l.File+".effective")
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -122,7 +123,7 @@ func (g *Group) effective(l Limit) error {
 
 // offered says which processors or memory nodes there are to choose from.
 func (g *Group) offered(file string) string {
-	above, err := read(g.fd, "../"+file+".effective")
+	above, err := kernfs.Read(g.fd, "../"+file+".effective")
 	if err != nil {
 		return ""
 	}
@@ -170,7 +171,7 @@ func (g *Group) reason(l Limit, err error) error {
 
 // lacking says why a file is not there.
 func (g *Group) lacking(l Limit, err error) error {
-	list, _ := read(g.fd, "cgroup.controllers")
+	list, _ := kernfs.Read(g.fd, "cgroup.controllers")
 	if c := l.Controller(); c != "" && !slices.Contains(strings.Fields(list), c) {
 		return &ControllerError{Controller: c, Group: g.path, Err: err}
 	}
@@ -204,7 +205,7 @@ func (g *Group) invalid(l Limit, err error) error {
 			return fmt.Errorf("the quota must not be below cpu.max.burst, which is %d; set cpu/burst too: %w", burst, err)
 		}
 	case "cpu.max.burst":
-		quota, _ := read(g.fd, "cpu.max")
+		quota, _ := kernfs.Read(g.fd, "cpu.max")
 		quota, _, _ = strings.Cut(quota, " ")
 		return fmt.Errorf("the burst must not be above the quota in cpu.max, which is %s; set cpu/quota too: %w", quota, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +30,7 @@ func (g *Group) Below(path string) (*Group, error) {
 // PassesOn says whether controllers are enabled for the groups below g, which then
 // mostly rules out processes in g itself (cgroups(7), "no internal processes").
 func (g *Group) PassesOn() bool {
-	list, err := read(g.fd, "cgroup.subtree_control")
+	list, err := kernfs.Read(g.fd, "cgroup.subtree_control")
 	return err == nil && strings.TrimSpace(list) != ""
 }
 
@@ -40,7 +41,7 @@ func Own() (string, error) { return groupOf("self") }
 func Of(pid int) (string, error) { return groupOf(strconv.Itoa(pid)) }
 
 func groupOf(process string) (string, error) {
-	file, err := read(unix.AT_FDCWD, "/proc/"+process+"/cgroup")
+	file, err := kernfs.Read(unix.AT_FDCWD, "/proc/"+process+"/cgroup")
 	if err != nil {
 		return "", fmt.Errorf("read /proc/%s/cgroup: %w", process, err)
 	}
@@ -59,7 +60,7 @@ func OwnProcs() (fd int, err error) {
 		return -1, err
 	}
 	defer g.Close()
-	return openat(g.fd, "cgroup.procs", unix.O_WRONLY)
+	return kernfs.Open(g.fd, "cgroup.procs", unix.O_WRONLY)
 }
 
 func parseOwn(file string) (string, error) {
@@ -94,7 +95,7 @@ func Delegated() (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	parent, _ := split(own)
 	for _, dir := range [...]string{parent, own} {
 		if ours(mount, dir) {
@@ -112,9 +113,9 @@ func ours(mount int, dir string) bool {
 	if err != nil {
 		return false
 	}
-	defer closeFD(fd)
+	defer kernfs.Close(fd)
 	for _, name := range [...]string{".", "cgroup.procs", "cgroup.subtree_control"} {
-		if err := retry(func() error { return unix.Faccessat(fd, name, unix.W_OK, unix.AT_EACCESS) }); err != nil {
+		if err := kernfs.Retry(func() error { return unix.Faccessat(fd, name, unix.W_OK, unix.AT_EACCESS) }); err != nil {
 			return false
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,9 +50,9 @@ func FuzzBelow(f *testing.F) {
 		f.Add(s)
 	}
 	dir := f.TempDir()
-	fd, err := openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := kernfs.Open(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	must(f, err)
-	f.Cleanup(func() { closeFD(fd) })
+	f.Cleanup(func() { kernfs.Close(fd) })
 	must(f, os.MkdirAll(dir+"/a/b", 0o755))
 	must(f, os.Symlink("/", dir+"/l"))
 	g := &Group{fd: fd, path: "/fake"}

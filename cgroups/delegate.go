@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,13 +14,14 @@ import (
 // (cgroups(7), "Delegating a hierarchy").
 func (g *Group) Delegate(uid int) error {
 	names := []string{"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
-	if list, err := read(unix.AT_FDCWD, "/sys/kernel/cgroup/delegate"); err == nil {
+	if list, err := kernfs.Read(unix.AT_FDCWD, "/sys/kernel/cgroup/delegate"); err == nil {
 		names = strings.Fields(list)
 	}
 	for _, name := range append(names, "") {
-		err := retry(func() error {
+		err := kernfs.Retry(func() error {
 			return unix.Fchownat(g.fd, name, uid, -1, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 		})
+
 		// The list names files of all kernels and controllers.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return &fs.PathError{Op: "delegate cgroup", Path: g.path + "/" + name, Err: err}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -215,7 +216,7 @@ func (p Program) load() (fd int, err error) {
 func (p Program) Check() error {
 	fd, err := p.load()
 	if err == nil {
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 	return err
 }
@@ -225,7 +226,7 @@ func (g *Group) attachDevices(p Program) error {
 	if err != nil {
 		return err
 	}
-	defer closeFD(prog)
+	defer kernfs.Close(prog)
 	old, err := queryPrograms(g.fd)
 	if err == nil {
 		err = replacePrograms(g.fd, prog, old)
@@ -242,12 +243,12 @@ func replacePrograms(group, prog int, old []uint32) error {
 	replace := -1
 	if len(old) > 0 {
 		fd, err := programByID(old[0])
-		if err != nil && !gone(err) {
+		if err != nil && !kernfs.Gone(err) {
 			return err
 		}
 		if err == nil {
 			replace = fd
-			defer closeFD(fd)
+			defer kernfs.Close(fd)
 		}
 	}
 	if err := attachProgram(group, prog, replace); err != nil {
@@ -271,15 +272,15 @@ func (g *Group) detachDevices() error {
 func detachPrograms(group int, ids []uint32) error {
 	for _, id := range ids {
 		fd, err := programByID(id)
-		if gone(err) {
+		if kernfs.Gone(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		err = detachProgram(group, fd)
-		closeFD(fd)
-		if err != nil && !gone(err) {
+		kernfs.Close(fd)
+		if err != nil && !kernfs.Gone(err) {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -398,7 +399,7 @@ func TestAttachDevices(t *testing.T) {
 		fd, err := loadProgram(other.code)
 		must(t, err)
 		must(t, attachProgram(g.fd, fd, -1))
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 	check(`[{"allow":true,"access":"rwm"}]`, map[string]bool{": <kmsg": true})
 
@@ -415,10 +416,10 @@ func TestReplaceDevices(t *testing.T) {
 	dir := t.TempDir()
 	tmpfs(t, dir)
 	must(t, unix.Mknod(dir+"/kmsg", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 11))))
-	if fd, err := openat(unix.AT_FDCWD, dir+"/kmsg", unix.O_RDONLY); err != nil {
+	if fd, err := kernfs.Open(unix.AT_FDCWD, dir+"/kmsg", unix.O_RDONLY); err != nil {
 		t.Skip("cannot open a /dev/kmsg here at all")
 	} else {
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 	// Both refuse kmsg, each in its own way.
 	var programs [2]Program
@@ -456,9 +457,9 @@ func TestReplaceDevices(t *testing.T) {
 	eventually(t, "the kernel frees the programs", func() bool {
 		for id := range ids {
 			if fd, err := programByID(id); err == nil {
-				closeFD(fd)
+				kernfs.Close(fd)
 				return false
-			} else if !gone(err) {
+			} else if !kernfs.Gone(err) {
 				t.Fatal(err)
 			}
 		}
@@ -568,7 +569,7 @@ func BenchmarkLoadProgram(b *testing.B) {
 	for b.Loop() {
 		fd, err := loadProgram(p.code)
 		must(b, err)
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 }
 

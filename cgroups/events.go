@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func parseEvents(file string) Events {
 
 // Events reads the state of the group. A removed group is neither populated nor frozen.
 func (g *Group) Events() (Events, error) {
-	file, err := read(g.fd, "cgroup.events")
+	file, err := kernfs.Read(g.fd, "cgroup.events")
 	if ignoreGone(err) != nil {
 		return Events{}, &fs.PathError{Op: "read events of cgroup", Path: g.path, Err: err}
 	}
@@ -61,13 +62,13 @@ const (
 // await polls cgroup.events until done says so. Again, if given, is called each
 // time that a poll ends without news.
 func (g *Group) await(deadline time.Time, done func(Events) bool, again func() error) error {
-	fd, err := openat(g.fd, "cgroup.events", unix.O_RDONLY)
+	fd, err := kernfs.Open(g.fd, "cgroup.events", unix.O_RDONLY)
 	if err != nil {
 		return g.eventsError(err)
 	}
-	defer closeFD(fd)
+	defer kernfs.Close(fd)
 	for nap := firstNap; ; nap = min(2*nap, lastNap) {
-		file, err := readAll(fd)
+		file, err := kernfs.ReadAll(fd)
 		if err != nil {
 			return g.eventsError(err)
 		}
@@ -90,7 +91,7 @@ func (g *Group) await(deadline time.Time, done func(Events) bool, again func() e
 
 // eventsError makes a vanished group a group without events: it is empty.
 func (g *Group) eventsError(err error) error {
-	if gone(err) {
+	if kernfs.Gone(err) {
 		return nil
 	}
 	return &fs.PathError{Op: "watch events of cgroup", Path: g.path, Err: err}
@@ -106,7 +107,7 @@ func pollPRI(fd int, d time.Duration) bool {
 
 // MemoryEvents reads the counters; all are zero without the memory controller.
 func (g *Group) MemoryEvents() (MemoryEvents, error) {
-	file, err := read(g.fd, "memory.events")
+	file, err := kernfs.Read(g.fd, "memory.events")
 	if ignoreGone(err) != nil {
 		return MemoryEvents{}, &fs.PathError{Op: "read memory.events of cgroup", Path: g.path, Err: err}
 	}

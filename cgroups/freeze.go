@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,7 @@ func (g *Group) freeze(deadline time.Time, stop func() error) error {
 	before := g.Freezes()
 	err := g.setFrozen("1", deadline, stop)
 	if err != nil && !before {
-		_ = write(g.fd, "cgroup.freeze", "0")
+		_ = kernfs.Write(g.fd, "cgroup.freeze", "0")
 	}
 	return err
 }
@@ -52,7 +53,7 @@ func (g *Group) frozenAbove() string {
 }
 
 func (g *Group) setFrozen(value string, deadline time.Time, stop func() error) error {
-	if err := write(g.fd, "cgroup.freeze", value); err != nil {
+	if err := kernfs.Write(g.fd, "cgroup.freeze", value); err != nil {
 		return &fs.PathError{Op: "write " + value + " to cgroup.freeze of cgroup", Path: g.path, Err: err}
 	}
 	return g.await(deadline, func(ev Events) bool { return ev.Frozen == (value == "1") }, stop)
@@ -63,6 +64,6 @@ func (g *Group) setFrozen(value string, deadline time.Time, stop func() error) e
 func (g *Group) Freezes() bool { return isOn(g.fd, "cgroup.freeze") }
 
 func isOn(dir int, file string) bool {
-	value, _ := read(dir, file)
+	value, _ := kernfs.Read(dir, file)
 	return strings.TrimSpace(value) == "1"
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -24,9 +25,9 @@ func FuzzStats(f *testing.F) {
 		f.Add(s)
 	}
 	dir := f.TempDir()
-	fd, err := openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := kernfs.Open(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	must(f, err)
-	f.Cleanup(func() { closeFD(fd) })
+	f.Cleanup(func() { kernfs.Close(fd) })
 	g := &Group{fd: fd, path: "/fake"}
 	files := []string{
 		"cgroup.controllers", "cpu.stat", "cpu.pressure", "memory.current", "memory.peak", "memory.max", "memory.events",

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,7 @@ func Open(path string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	fd, err := openGroup(mount, path)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open cgroup", Path: path, Err: err}
@@ -37,7 +38,7 @@ func (g *Group) FD() int { return g.fd }
 // Close closes the descriptor; the group remains.
 func (g *Group) Close() {
 	if g.fd >= 0 {
-		closeFD(g.fd)
+		kernfs.Close(g.fd)
 		g.fd = -1
 	}
 }
@@ -48,7 +49,7 @@ func (g *Group) Close() {
 // Linux 6.14 on, cgroup_css_set_fork() takes kill_seq of the caller's cgroup, and
 // cgroup_post_fork() kills the child if that of its own differs.
 func (g *Group) Add(pid int) error {
-	if err := write(g.fd, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+	if err := kernfs.Write(g.fd, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 		return &fs.PathError{Op: "add a process to cgroup", Path: g.path, Err: err}
 	}
 	return nil
@@ -67,13 +68,13 @@ func Missing(path string) []string {
 	if err != nil {
 		return all
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	for i, dir := range all {
 		fd, err := openGroup(mount, dir)
 		if err != nil {
 			return all[i:]
 		}
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 	return nil
 }
@@ -92,7 +93,7 @@ func Create(path string, controllers []string) (*Group, error) {
 		}
 		// The delete of another container removes an ancestor that we share and
 		// that is empty between two of our steps: then begin again.
-		if _, missing := errors.AsType[*ControllerError](err); missing || !gone(err) || try == createTries {
+		if _, missing := errors.AsType[*ControllerError](err); missing || !kernfs.Gone(err) || try == createTries {
 			return nil, err
 		}
 	}
@@ -137,16 +138,16 @@ func undo(made []string) {
 	if err != nil {
 		return
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	for _, dir := range slices.Backward(made) {
-		_ = rmdir(mount, "."+dir)
+		_ = kernfs.Rmdir(mount, "."+dir)
 	}
 }
 
 // descend moves g to its child dir, making it if needed.
 func (g *Group) descend(dir string) (fresh bool, err error) {
 	_, name := split(dir)
-	err = retry(func() error { return unix.Mkdirat(g.fd, name, 0o755) })
+	err = kernfs.Retry(func() error { return unix.Mkdirat(g.fd, name, 0o755) })
 	switch err {
 	case nil, unix.EEXIST:
 	case unix.EACCES, unix.EPERM:
@@ -162,7 +163,7 @@ func (g *Group) descend(dir string) (fresh bool, err error) {
 	if err != nil {
 		return fresh, &fs.PathError{Op: "open cgroup", Path: dir, Err: err}
 	}
-	closeFD(g.fd)
+	kernfs.Close(g.fd)
 	g.fd, g.path = fd, dir
 	return fresh, nil
 }
@@ -173,7 +174,7 @@ func (g *Group) enable(controllers []string) error {
 	if len(controllers) == 0 {
 		return nil
 	}
-	list, err := read(g.fd, "cgroup.subtree_control")
+	list, err := kernfs.Read(g.fd, "cgroup.subtree_control")
 	if err != nil {
 		return &fs.PathError{Op: "read controllers of cgroup", Path: g.path, Err: err}
 	}
@@ -187,7 +188,7 @@ func (g *Group) enable(controllers []string) error {
 	if len(want) == 0 {
 		return nil
 	}
-	if err := write(g.fd, "cgroup.subtree_control", "+"+strings.Join(want, " +")); err != nil {
+	if err := kernfs.Write(g.fd, "cgroup.subtree_control", "+"+strings.Join(want, " +")); err != nil {
 		return g.explain(want, err)
 	}
 	return nil
@@ -195,7 +196,7 @@ func (g *Group) enable(controllers []string) error {
 
 // explain says why the controllers in want could not be enabled below g.
 func (g *Group) explain(want []string, err error) error {
-	list, readErr := read(g.fd, "cgroup.controllers")
+	list, readErr := kernfs.Read(g.fd, "cgroup.controllers")
 	if readErr != nil {
 		return &fs.PathError{Op: "read controllers of cgroup", Path: g.path, Err: readErr}
 	}
@@ -212,7 +213,7 @@ func (g *Group) explain(want []string, err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		// The "no internal processes" rule of cgroups(7).
-		pids, _ := read(g.fd, "cgroup.procs")
+		pids, _ := kernfs.Read(g.fd, "cgroup.procs")
 		return fmt.Errorf("%s %s: it holds processes itself (%s): move them into a group of their own or set another cgroupsPath: %w",
 			op, g.path, strings.Join(strings.Fields(pids), " "), err)
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -244,7 +245,7 @@ func (g *Group) usable(controllers []string) error {
 // invalid" and takes no process until it becomes threaded itself, which rules
 // out the controllers that account whole processes (cgroups(7), thread mode).
 func (g *Group) domain(controllers []string) error {
-	kind, err := read(g.fd, "cgroup.type")
+	kind, err := kernfs.Read(g.fd, "cgroup.type")
 	if err != nil {
 		return &fs.PathError{Op: "read type of cgroup", Path: g.path, Err: err}
 	}
@@ -261,7 +262,7 @@ func (g *Group) domain(controllers []string) error {
 	if kind != "domain invalid" {
 		return nil
 	}
-	if err := write(g.fd, "cgroup.type", "threaded"); err != nil {
+	if err := kernfs.Write(g.fd, "cgroup.type", "threaded"); err != nil {
 		return &fs.PathError{Op: "make threaded cgroup", Path: g.path, Err: err}
 	}
 	return nil
@@ -307,7 +308,7 @@ func (e *ControllerError) remedy() string {
 	if name == "io" {
 		name = "blkio" // its name since cgroup v1
 	}
-	list, _ := read(unix.AT_FDCWD, "/proc/cgroups")
+	list, _ := kernfs.Read(unix.AT_FDCWD, "/proc/cgroups")
 	for line := range strings.Lines(list) {
 		// subsys_name hierarchy num_cgroups enabled
 		f := strings.Fields(line)
@@ -330,7 +331,7 @@ func rootControllers() []string {
 	if err != nil {
 		return nil
 	}
-	defer closeFD(mount)
-	list, _ := read(mount, "cgroup.controllers")
+	defer kernfs.Close(mount)
+	list, _ := kernfs.Read(mount, "cgroup.controllers")
 	return strings.Fields(list)
 }

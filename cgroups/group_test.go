@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,11 +107,11 @@ func TestCreateOnExisting(t *testing.T) {
 func TestCreateThreaded(t *testing.T) {
 	g := testGroup(t)
 	th := mustCreate(t, g.path+"/t")
-	must(t, write(th.fd, "cgroup.type", "threaded"))
+	must(t, kernfs.Write(th.fd, "cgroup.type", "threaded"))
 
 	// Below a threaded group a new one is "domain invalid": it becomes threaded.
 	c := mustCreate(t, th.path+"/c")
-	if kind, _ := read(c.fd, "cgroup.type"); kind != "threaded\n" {
+	if kind, _ := kernfs.Read(c.fd, "cgroup.type"); kind != "threaded\n" {
 		t.Errorf("type is %q", kind)
 	}
 	cmd := spawn(t, c, "exec sleep 60")
@@ -144,14 +145,14 @@ func TestControllers(t *testing.T) {
 		t.Skip("no hugetlb controller in cgroup2")
 	}
 	g := mustCreate(t, path+"/a/b", "hugetlb")
-	if list, _ := read(g.fd, "cgroup.controllers"); !strings.Contains(list, "hugetlb") {
+	if list, _ := kernfs.Read(g.fd, "cgroup.controllers"); !strings.Contains(list, "hugetlb") {
 		t.Errorf("controllers of the new group: %q", list)
 	}
 	if _, err := os.Stat("/sys/fs/cgroup" + path + "/a/b/hugetlb.2MB.max"); err != nil {
 		t.Error(err)
 	}
 	// Not on the way down: the group itself has no children to enable it for.
-	if list, _ := read(g.fd, "cgroup.subtree_control"); list != "\n" && list != "" {
+	if list, _ := kernfs.Read(g.fd, "cgroup.subtree_control"); list != "\n" && list != "" {
 		t.Errorf("enabled below the leaf: %q", list)
 	}
 	// Processes in a group forbid controllers below it ("no internal processes").
@@ -233,18 +234,18 @@ func TestRemoveDeep(t *testing.T) {
 	missing := Missing(path)
 	g := mustCreate(t, path)
 	const depth = 300
-	cur, err := openat(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	cur, err := kernfs.Open(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	must(t, err)
 	for range depth {
 		for _, name := range []string{"a", "n"} {
 			must(t, unix.Mkdirat(cur, name, 0o755))
 		}
-		next, err := openat(cur, "n", unix.O_RDONLY|unix.O_DIRECTORY)
+		next, err := kernfs.Open(cur, "n", unix.O_RDONLY|unix.O_DIRECTORY)
 		must(t, err)
-		closeFD(cur)
+		kernfs.Close(cur)
 		cur = next
 	}
-	closeFD(cur)
+	kernfs.Close(cur)
 
 	// More levels than descriptors.
 	var old unix.Rlimit

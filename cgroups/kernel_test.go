@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -267,7 +268,7 @@ func snapshot(t *testing.T, g *Group) map[string]string {
 		if _, ok := initially(e.Name()); !ok {
 			continue
 		}
-		text, err := read(g.fd, e.Name())
+		text, err := kernfs.Read(g.fd, e.Name())
 		must(t, err)
 		all[e.Name()] = text
 	}

@@ -5,13 +5,14 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
 // Kill sends SIGKILL to every process in the group and below, frozen ones and
 // those being forked at this moment included. It does not wait.
 func (g *Group) Kill() error {
-	err := write(g.fd, "cgroup.kill", "1")
+	err := kernfs.Write(g.fd, "cgroup.kill", "1")
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return g.killThreaded()
 	}
@@ -34,10 +35,10 @@ func (g *Group) KillAll(deadline time.Time) error {
 // While the group is frozen nothing forks and no id is given out again, except
 // for a process that somebody else kills at this moment.
 func (g *Group) killThreaded() error {
-	if err := write(g.fd, "cgroup.freeze", "1"); err != nil {
+	if err := kernfs.Write(g.fd, "cgroup.freeze", "1"); err != nil {
 		return ignoreGone(err)
 	}
-	defer func() { _ = write(g.fd, "cgroup.freeze", "0") }()
+	defer func() { _ = kernfs.Write(g.fd, "cgroup.freeze", "0") }()
 	_ = g.await(time.Now().Add(time.Second), func(ev Events) bool { return ev.Frozen || !ev.Populated }, nil)
 	pids, err := g.Procs()
 	for _, pid := range pids {

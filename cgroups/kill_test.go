@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -210,7 +211,7 @@ func TestFreeze(t *testing.T) {
 
 func usage(t *testing.T, g *Group) uint64 {
 	t.Helper()
-	file, err := read(g.fd, "cpu.stat")
+	file, err := kernfs.Read(g.fd, "cpu.stat")
 	must(t, err)
 	n, ok := value(file, "usage_usec")
 	if !ok {
@@ -314,7 +315,7 @@ func TestMemoryEvents(t *testing.T) {
 // fakeGroup makes an ordinary directory stand in for a group.
 func fakeGroup(t *testing.T, dir string) *Group {
 	t.Helper()
-	fd, err := openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := kernfs.Open(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	must(t, err)
 	g := &Group{fd: fd, path: "/fake"}
 	t.Cleanup(g.Close)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -119,7 +120,7 @@ func testPath(t testing.TB) string {
 		}
 		must(t, err)
 		defer g.Close()
-		_ = write(g.fd, "cgroup.freeze", "0")
+		_ = kernfs.Write(g.fd, "cgroup.freeze", "0")
 		if err := g.KillAll(soon()); err != nil {
 			t.Error(err)
 		}

@@ -1,6 +1,9 @@
 package cgroups
 
-import "golang.org/x/sys/unix"
+import (
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
+	"golang.org/x/sys/unix"
+)
 
 // The extended attribute that says whose a group is: one that a container which manages
 // its own group cannot change; for an ordinary user, to whom it all belongs anyway, one of
@@ -11,7 +14,7 @@ var markNames = [...]string{"trusted.husk", "user.husk"}
 // when a container has ended, another one may be given the same.
 func (g *Group) Mark(who string) {
 	for _, name := range markNames {
-		if retry(func() error { return unix.Fsetxattr(g.fd, name, []byte(who), 0) }) == nil {
+		if kernfs.Retry(func() error { return unix.Fsetxattr(g.fd, name, []byte(who), 0) }) == nil {
 			return
 		}
 	}

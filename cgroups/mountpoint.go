@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func Mountpoint() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	closeFD(fd)
+	kernfs.Close(fd)
 	return name, nil
 }
 
@@ -30,16 +31,16 @@ func Mountpoint() (string, error) {
 // open descriptor, so what was checked is what is used.
 func openMount() (fd int, name string, err error) {
 	for _, name := range mountpoints {
-		fd, err := openat(unix.AT_FDCWD, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		fd, err := kernfs.Open(unix.AT_FDCWD, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			continue
 		}
 		var st unix.Statfs_t
-		err = retry(func() error { return unix.Fstatfs(fd, &st) })
+		err = kernfs.Retry(func() error { return unix.Fstatfs(fd, &st) })
 		if err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 			return fd, name, nil
 		}
-		closeFD(fd)
+		kernfs.Close(fd)
 	}
 	return -1, "", &fs.PathError{Op: "find cgroup2", Path: mountpoints[0], Err: errNoMount}
 }

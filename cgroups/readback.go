@@ -3,6 +3,7 @@ package cgroups
 import (
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,7 @@ func (g *Group) Limits() (map[string]string, error) {
 		return nil, g.pathError("list files of", err)
 	}
 	for _, file := range files {
-		text, err := read(g.fd, file)
+		text, err := kernfs.Read(g.fd, file)
 		if ignoreGone(err) != nil {
 			return nil, g.pathError("read "+file+" of", err)
 		}
@@ -29,15 +30,17 @@ func (g *Group) Limits() (map[string]string, error) {
 
 // limitFiles lists the files of the group that hold limits.
 func (g *Group) limitFiles() ([]string, error) {
-	dir, err := openat(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	dir, err := kernfs.Open(g.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	defer closeFD(dir)
-	return list(dir, func(kind byte, name []byte) bool {
-		_, ok := initially(string(name))
-		return ok && kind == unix.DT_REG
-	}), nil
+	defer kernfs.Close(dir)
+	return kernfs.List(dir, func(kind byte, name []byte) bool {
+			_, ok := initially(string(name))
+			return ok && kind == unix.DT_REG
+		}),
+
+		nil
 }
 
 // initially is what a limit file has in a new group; ok is false for other files.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -324,16 +325,17 @@ func (r *reader) hugetlb() map[string]HugetlbStats {
 
 // hugetlbSizes finds the sizes of huge pages by the names of a group's files.
 func hugetlbSizes(group int) []string {
-	dir, err := openat(group, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	dir, err := kernfs.Open(group, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil
 	}
-	defer closeFD(dir)
-	sizes := list(dir, func(_ byte, name []byte) bool {
+	defer kernfs.Close(dir)
+	sizes := kernfs.List(dir, func(_ byte, name []byte) bool {
 		size, ok := strings.CutPrefix(string(name), "hugetlb.")
 		size, current := strings.CutSuffix(size, ".current")
-		return ok && current && !strings.Contains(size, ".") // "2MB.rsvd"
+		return ok && current && !strings.Contains(size, ".")
 	})
+
 	for i := range sizes {
 		sizes[i] = strings.TrimSuffix(strings.TrimPrefix(sizes[i], "hugetlb."), ".current")
 	}
@@ -404,14 +406,14 @@ type reader struct {
 // text is the content of a file by one read(2), which is all of it when it is
 // short: each of the files that are read here is rendered as a whole.
 func (r *reader) text(name string) (string, bool) {
-	fd, err := openat(r.dir, name, unix.O_RDONLY)
+	fd, err := kernfs.Open(r.dir, name, unix.O_RDONLY)
 	if err != nil {
 		return "", r.failed(name, err)
 	}
-	defer closeFD(fd)
+	defer kernfs.Close(fd)
 	for size := 0; ; {
 		var n int
-		err := retry(func() (err error) {
+		err := kernfs.Retry(func() (err error) {
 			n, err = unix.Pread(fd, r.buf[size:], int64(size))
 			return err
 		})
@@ -430,7 +432,7 @@ func (r *reader) text(name string) (string, bool) {
 // failed keeps err unless it means that this kernel or group does not have the
 // file: EOPNOTSUPP is what pressure files say when PSI is switched off.
 func (r *reader) failed(name string, err error) bool {
-	if r.err == nil && !gone(err) && !errors.Is(err, unix.EOPNOTSUPP) {
+	if r.err == nil && !kernfs.Gone(err) && !errors.Is(err, unix.EOPNOTSUPP) {
 		r.file, r.err = name, err
 	}
 	return false

@@ -1,9 +1,7 @@
 package cgroups
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"io/fs"
 	"slices"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,7 +59,7 @@ func Remove(path string, missing []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	if err := removeLeaf(mount, path, slices.Contains(missing, path)); err != nil {
 		return err
 	}
@@ -68,7 +67,7 @@ func Remove(path string, missing []string) error {
 		if !strings.HasPrefix(path, dir+"/") {
 			continue
 		}
-		if err := rmdir(mount, "."+dir); err != nil && !gone(err) {
+		if err := kernfs.Rmdir(mount, "."+dir); err != nil && !kernfs.Gone(err) {
 			// Busy: another container lives there by now and its delete, or nobody's, removes it.
 			break
 		}
@@ -79,13 +78,13 @@ func Remove(path string, missing []string) error {
 func removeLeaf(mount int, path string, made bool) error {
 	if made {
 		// Nearly always that is all.
-		if err := rmdir(mount, "."+path); err == nil || gone(err) {
+		if err := kernfs.Rmdir(mount, "."+path); err == nil || kernfs.Gone(err) {
 			return nil
 		}
 	}
 	fd, err := openGroup(mount, path)
 	if err != nil {
-		if gone(err) {
+		if kernfs.Gone(err) {
 			return nil
 		}
 		return &fs.PathError{Op: "open cgroup", Path: path, Err: err}
@@ -95,7 +94,7 @@ func removeLeaf(mount int, path string, made bool) error {
 	if !made {
 		return g.vacate()
 	}
-	return g.clear(func() error { return rmdir(mount, "."+path) })
+	return g.clear(func() error { return kernfs.Rmdir(mount, "."+path) })
 }
 
 // vacate leaves a group that was there before create as it was.
@@ -118,7 +117,7 @@ func (g *Group) clear(last func() error) error {
 		if err == nil {
 			err = last()
 		}
-		if err == nil || gone(err) {
+		if err == nil || kernfs.Gone(err) {
 			return nil
 		}
 		if !errors.Is(err, unix.EBUSY) {
@@ -138,16 +137,12 @@ func (g *Group) clear(last func() error) error {
 func (g *Group) removeBelow() error {
 	var first error
 	err := walk(g.fd, nil, func(parent int, name string) error {
-		if err := rmdir(parent, name); err != nil && !gone(err) && first == nil {
+		if err := kernfs.Rmdir(parent, name); err != nil && !kernfs.Gone(err) && first == nil {
 			first = err
 		}
 		return nil
 	})
 	return cmp.Or(err, first)
-}
-
-func rmdir(dir int, name string) error {
-	return retry(func() error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
 }
 
 // walk visits the groups below dir, innermost first: visit gets each group (dir
@@ -156,25 +151,25 @@ func rmdir(dir int, name string) error {
 // can nest deeper than RLIMIT_NOFILE. Going up by ".." is sound here because
 // cgroup2 has neither rename nor symbolic links, and the depth is counted.
 func walk(dir int, visit func(fd int) error, leave func(parent int, name string) error) error {
-	cur, err := openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	cur, err := kernfs.Open(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return ignoreGone(err)
 	}
-	defer func() { closeFD(cur) }()
+	defer func() { kernfs.Close(cur) }()
 	var path []string
-	todo := [][]string{subdirs(cur)}
+	todo := [][]string{kernfs.Groups(cur)}
 	for {
 		depth := len(todo) - 1
 		if n := len(todo[depth]); n > 0 {
 			name := todo[depth][n-1]
 			todo[depth] = todo[depth][:n-1]
-			fd, err := openat(cur, name, unix.O_RDONLY|unix.O_DIRECTORY)
+			fd, err := kernfs.Open(cur, name, unix.O_RDONLY|unix.O_DIRECTORY)
 			if err != nil {
 				continue // removed meanwhile
 			}
-			closeFD(cur)
+			kernfs.Close(cur)
 			cur = fd
-			path, todo = append(path, name), append(todo, subdirs(cur))
+			path, todo = append(path, name), append(todo, kernfs.Groups(cur))
 			continue
 		}
 		if visit != nil {
@@ -185,11 +180,11 @@ func walk(dir int, visit func(fd int) error, leave func(parent int, name string)
 		if depth == 0 {
 			return nil
 		}
-		parent, err := openat(cur, "..", unix.O_RDONLY|unix.O_DIRECTORY)
+		parent, err := kernfs.Open(cur, "..", unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return err
 		}
-		closeFD(cur)
+		kernfs.Close(cur)
 		cur = parent
 		if leave != nil {
 			if err := leave(cur, path[depth-1]); err != nil {
@@ -201,62 +196,20 @@ func walk(dir int, visit func(fd int) error, leave func(parent int, name string)
 }
 
 func ignoreGone(err error) error {
-	if gone(err) {
+	if kernfs.Gone(err) {
 		return nil
 	}
 	return err
-}
-
-// subdirs lists the groups directly below dir; none if it is gone.
-func subdirs(dir int) []string {
-	return list(dir, func(kind byte, name []byte) bool {
-		return kind == unix.DT_DIR && string(name) != "." && string(name) != ".."
-	})
-}
-
-// list names the entries of dir that pick takes; none if dir is gone.
-func list(dir int, pick func(kind byte, name []byte) bool) []string {
-	var names []string
-	buf := make([]byte, 8192)
-	for {
-		var n int
-		err := retry(func() (err error) {
-			n, err = unix.Getdents(dir, buf)
-			return err
-		})
-		if err != nil || n <= 0 {
-			return names
-		}
-		names = appendEntries(names, buf[:n], pick)
-	}
-}
-
-// appendEntries picks from a block of struct linux_dirent64 (getdents(2)): ino 8,
-// off 8, reclen 2, type 1, name. The others, some fifty interface files in each
-// group, are skipped without an allocation.
-func appendEntries(names []string, block []byte, pick func(kind byte, name []byte) bool) []string {
-	for len(block) >= 19 {
-		size := int(binary.NativeEndian.Uint16(block[16:]))
-		if size < 19 || size > len(block) {
-			break
-		}
-		name, _, _ := bytes.Cut(block[19:size], []byte{0})
-		if pick(block[18], name) {
-			names = append(names, string(name))
-		}
-		block = block[size:]
-	}
-	return names
 }
 
 // Procs lists the processes in the group and in all groups below it.
 func (g *Group) Procs() ([]int, error) {
 	var pids []int
 	err := walk(g.fd, func(fd int) error {
-		list, err := read(fd, "cgroup.procs")
+		list, err := kernfs.Read(fd, "cgroup.procs")
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			// A threaded group has only threads; kill(2) takes their ids as well.
-			list, err = read(fd, "cgroup.threads")
+			list, err = kernfs.Read(fd, "cgroup.threads")
 		}
 		for pid := range strings.FieldsSeq(list) {
 			// 0 stands for a process outside our PID namespace.

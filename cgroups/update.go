@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -65,7 +66,7 @@ func (g *Group) Keep(step func() error) error {
 		return g.pathError("list files of", err)
 	}
 	for _, file := range files {
-		if text, err := read(g.fd, file); err == nil {
+		if text, err := kernfs.Read(g.fd, file); err == nil {
 			saved = append(saved, content{file, text})
 		}
 	}
@@ -94,13 +95,13 @@ func (g *Group) writable(l Limit) error {
 // access opens a file for writing, which has no effect on interface files. Root
 // can open those too that only say something; their mode tells.
 func (g *Group) access(file string) error {
-	fd, err := openat(g.fd, file, unix.O_WRONLY)
+	fd, err := kernfs.Open(g.fd, file, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer kernfs.Close(fd)
 	var st unix.Stat_t
-	err = retry(func() error { return unix.Fstat(fd, &st) })
+	err = kernfs.Retry(func() error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&0o222 == 0 {
 		err = unix.EACCES
 	}
@@ -163,7 +164,7 @@ func (g *Group) makeRoom(limit string, deadline time.Time) {
 		if !ok || used <= target {
 			return
 		}
-		err = write(g.fd, "memory.reclaim", strconv.FormatUint(used-target, 10)+"\n") // Linux 5.19
+		err = kernfs.Write(g.fd, "memory.reclaim", strconv.FormatUint(used-target, 10)+"\n") // Linux 5.19
 		if errors.Is(err, unix.EAGAIN) && (g.writesBack() || g.shrank(used)) {
 			err = nil
 		}
@@ -172,7 +173,7 @@ func (g *Group) makeRoom(limit string, deadline time.Time) {
 }
 
 func (g *Group) writesBack() bool {
-	stat, _ := read(g.fd, "memory.stat")
+	stat, _ := kernfs.Read(g.fd, "memory.stat")
 	n, _ := value(stat, "file_writeback")
 	return n > 0
 }
@@ -207,7 +208,7 @@ func (g *Group) save(limits []Limit) (saved []content) {
 			return
 		}
 		seen[file] = true
-		if text, err := read(g.fd, file); err == nil {
+		if text, err := kernfs.Read(g.fd, file); err == nil {
 			saved = append(saved, content{file, text})
 		}
 	}
@@ -232,7 +233,7 @@ func (g *Group) restore(saved []content) error {
 	}
 	var errs []error
 	for _, c := range saved {
-		if now, err := read(g.fd, c.file); err == nil && limited(c.file, now) != limited(c.file, c.text) {
+		if now, err := kernfs.Read(g.fd, c.file); err == nil && limited(c.file, now) != limited(c.file, c.text) {
 			errs = append(errs, fmt.Errorf("%s could not be set back to %q", c.file, strings.TrimSpace(c.text)))
 		}
 	}
@@ -242,22 +243,22 @@ func (g *Group) restore(saved []content) error {
 // setBack writes the old lines of a file, after the neutral value of those keys
 // that have got one only now.
 func (g *Group) setBack(c content) {
-	now, err := read(g.fd, c.file)
+	now, err := kernfs.Read(g.fd, c.file)
 	if err != nil || now == c.text {
 		return
 	}
 	if none := neutral(c.file); none != "" {
 		for line := range strings.Lines(now) {
 			if key, _, _ := strings.Cut(line, " "); lineOf(c.text, key) == "" {
-				_ = write(g.fd, c.file, key+" "+none+"\n")
+				_ = kernfs.Write(g.fd, c.file, key+" "+none+"\n")
 			}
 		}
 	}
 	for line := range strings.Lines(c.text) {
-		_ = write(g.fd, c.file, line)
+		_ = kernfs.Write(g.fd, c.file, line)
 	}
 	if c.text == "" && neutral(c.file) == "" {
-		_ = write(g.fd, c.file, "\n") // cpuset.cpus
+		_ = kernfs.Write(g.fd, c.file, "\n") // cpuset.cpus
 	}
 }
 
@@ -297,7 +298,7 @@ func (g *Group) Compile(r *specs.LinuxResources) (limits []Limit, controllers, w
 // are enabled in its ancestors, outermost first. What cannot be had is a
 // [*ControllerError].
 func (g *Group) Require(controllers []string) error {
-	list, err := read(g.fd, "cgroup.controllers")
+	list, err := kernfs.Read(g.fd, "cgroup.controllers")
 	if err != nil {
 		return g.pathError("read controllers of", err)
 	}
@@ -310,7 +311,7 @@ func (g *Group) Require(controllers []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeFD(mount)
+	defer kernfs.Close(mount)
 	parent, _ := split(g.path)
 	for _, dir := range append([]string{"/"}, prefixes(parent)...) {
 		fd, err := openGroup(mount, dir)
@@ -318,7 +319,7 @@ func (g *Group) Require(controllers []string) error {
 			return (&Group{path: dir}).pathError("open", err)
 		}
 		err = (&Group{fd: fd, path: dir}).enable(missing)
-		closeFD(fd)
+		kernfs.Close(fd)
 		if err != nil {
 			return err
 		}

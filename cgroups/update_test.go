@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,7 +82,7 @@ func TestUpdateFrozen(t *testing.T) {
 	needHugetlb(t)
 	g := testGroup(t, "hugetlb")
 	spawn(t, g, "exec sleep 60")
-	must(t, write(g.fd, "cgroup.freeze", "1"))
+	must(t, kernfs.Write(g.fd, "cgroup.freeze", "1"))
 	eventually(t, "frozen", g.Frozen)
 	begin := time.Now()
 	must(t, g.Update(compileFor(t, g, `{"hugepageLimits":[{"pageSize":"2MB","limit":2097152}]}`), func() error {
@@ -272,7 +273,7 @@ func TestLimitsOfNewGroup(t *testing.T) {
 		t.Error(got)
 	}
 	must(t, os.Remove("/sys/fs/cgroup"+g.path))
-	if got, err := g.Limits(); err != nil && !gone(err) || len(got) > 0 {
+	if got, err := g.Limits(); err != nil && !kernfs.Gone(err) || len(got) > 0 {
 		t.Error(got, err)
 	}
 }
@@ -281,7 +282,7 @@ func TestLimitsOfNewGroup(t *testing.T) {
 func TestKeep(t *testing.T) {
 	needController(t, "hugetlb")
 	g := testGroup(t, "hugetlb")
-	set := func(file, value string) { must(t, write(g.fd, file, value)) }
+	set := func(file, value string) { must(t, kernfs.Write(g.fd, file, value)) }
 	set("hugetlb.2MB.max", "4194304")
 	set("cgroup.max.depth", "7")
 	must(t, g.Keep(func() error {

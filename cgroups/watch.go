@@ -3,6 +3,7 @@ package cgroups
 import (
 	"time"
 
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,7 @@ type Watch struct {
 func (g *Group) Watch() (*Watch, error) {
 	w := &Watch{group: g, events: -1, memory: -1}
 	var err error
-	if w.events, err = openat(g.fd, "cgroup.events", unix.O_RDONLY); err != nil {
+	if w.events, err = kernfs.Open(g.fd, "cgroup.events", unix.O_RDONLY); err != nil {
 		return nil, g.pathError("watch", err)
 	}
 	w.kills, _ = w.oomKills()
@@ -28,7 +29,7 @@ func (g *Group) Watch() (*Watch, error) {
 func (w *Watch) Close() {
 	for _, fd := range []int{w.events, w.memory} {
 		if fd >= 0 {
-			closeFD(fd)
+			kernfs.Close(fd)
 		}
 	}
 }
@@ -52,7 +53,7 @@ func (w *Watch) Wait(deadline time.Time, pidfd int) error {
 // News reads what has happened since it was called last: how many processes the kernel
 // killed for memory, and whether one is left.
 func (w *Watch) News() (oomKills uint64, populated bool, err error) {
-	file, err := readAll(w.events)
+	file, err := kernfs.ReadAll(w.events)
 	if ignoreGone(err) != nil {
 		return 0, false, w.group.pathError("watch", err)
 	}
@@ -67,13 +68,13 @@ func (w *Watch) News() (oomKills uint64, populated bool, err error) {
 // which an update may enable.
 func (w *Watch) oomKills() (uint64, bool) {
 	if w.memory < 0 {
-		fd, err := openat(w.group.fd, "memory.events", unix.O_RDONLY)
+		fd, err := kernfs.Open(w.group.fd, "memory.events", unix.O_RDONLY)
 		if err != nil {
 			return 0, false
 		}
 		w.memory = fd
 	}
-	file, err := readAll(w.memory)
+	file, err := kernfs.ReadAll(w.memory)
 	if err != nil {
 		return 0, false
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/internal/kernfs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,7 @@ func Open() (*FS, error) {
 
 // open opens the root of resctrl at path. What was checked is what is used.
 func open(path string, magic int64) (*FS, error) {
-	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := kernfs.Open(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: %w", err, ErrNotMounted)}
 	}
@@ -69,11 +70,11 @@ func open(path string, magic int64) (*FS, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	var st unix.Statfs_t
-	if err = retry(func() error { return unix.Fstatfs(fd, &st) }); err == nil && int64(st.Type) != magic {
+	if err = kernfs.Retry(func() error { return unix.Fstatfs(fd, &st) }); err == nil && int64(st.Type) != magic {
 		err = ErrNotMounted
 	}
 	if err != nil {
-		_ = unix.Close(fd)
+		kernfs.Close(fd)
 		return nil, &fs.PathError{Op: "use", Path: path, Err: err}
 	}
 	return &FS{fd, path}, nil
@@ -86,8 +87,8 @@ func (f *FS) Close() {
 	}
 	// By a call, since a child that has not executed yet shares the open file, and would
 	// keep it locked.
-	_ = retry(func() error { return unix.Flock(f.fd, unix.LOCK_UN) })
-	_ = unix.Close(f.fd)
+	_ = kernfs.Retry(func() error { return unix.Flock(f.fd, unix.LOCK_UN) })
+	kernfs.Close(f.fd)
 	f.fd = -1
 }
 
@@ -130,7 +131,7 @@ func (f *FS) Look(r *specs.LinuxIntelRdt, id string) (*Use, error) {
 	case err != nil:
 		return nil, f.fail("/closID", u.Class, err)
 	}
-	defer unix.Close(class)
+	defer kernfs.Close(class)
 	if u.Own {
 		return nil, f.fail("", u.Class, fmt.Errorf("%w: no class of service can be made for the container", unix.EEXIST))
 	}
@@ -145,11 +146,11 @@ func given(r *specs.LinuxIntelRdt) bool {
 // join looks whether a class that exists will do.
 func (f *FS) join(u *Use, class int, r *specs.LinuxIntelRdt) error {
 	// What is no class (info, mon_groups) has no such file.
-	if err := retry(func() error { return unix.Faccessat(class, "tasks", unix.F_OK, 0) }); err != nil {
+	if err := kernfs.Retry(func() error { return unix.Faccessat(class, "tasks", unix.F_OK, 0) }); err != nil {
 		return f.fail("/closID", u.Class, fmt.Errorf("%w: it is not a class of service", err))
 	}
 	if u.Monitor != "" {
-		err := retry(func() error { return unix.Faccessat(class, "mon_groups/"+u.Monitor, unix.F_OK, 0) })
+		err := kernfs.Retry(func() error { return unix.Faccessat(class, "mon_groups/"+u.Monitor, unix.F_OK, 0) })
 		if err == nil {
 			return f.fail("/enableMonitoring", u.Class+"/mon_groups/"+u.Monitor, unix.EEXIST)
 		}
@@ -157,7 +158,7 @@ func (f *FS) join(u *Use, class int, r *specs.LinuxIntelRdt) error {
 	if !given(r) {
 		return nil
 	}
-	have, err := read(class, "schemata")
+	have, err := kernfs.Read(class, "schemata")
 	if err != nil {
 		return f.fail("/closID", u.Class+"/schemata", err)
 	}
@@ -174,7 +175,7 @@ func (f *FS) join(u *Use, class int, r *specs.LinuxIntelRdt) error {
 
 // granularity is the step to which the kernel rounds percentages of bandwidth up.
 func (f *FS) granularity() uint64 {
-	text, _ := read(f.fd, "info/MB/bandwidth_gran")
+	text, _ := kernfs.Read(f.fd, "info/MB/bandwidth_gran")
 	n, _ := strconv.ParseUint(strings.TrimSpace(text), 10, 32)
 	return n
 }
@@ -185,7 +186,7 @@ type schema struct{ field, text string }
 // Make makes what Look announced. What it left undone when it failed, Undo knows.
 func (f *FS) Make(u *Use, r *specs.LinuxIntelRdt) error {
 	if u.Made {
-		if err := mkdirat(f.fd, u.Class); err != nil {
+		if err := kernfs.Mkdir(f.fd, u.Class); err != nil {
 			u.Made = false // whatever may be there is not ours
 			blame := "/closID"
 			if u.Own {
@@ -198,7 +199,7 @@ func (f *FS) Make(u *Use, r *specs.LinuxIntelRdt) error {
 	if err != nil {
 		return f.fail("", u.Class, err)
 	}
-	defer unix.Close(class)
+	defer kernfs.Close(class)
 	if err := f.write(u, class, r); err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func (f *FS) Make(u *Use, r *specs.LinuxIntelRdt) error {
 		return nil
 	}
 	name := "mon_groups/" + u.Monitor
-	if err := mkdirat(class, name); err != nil {
+	if err := kernfs.Mkdir(class, name); err != nil {
 		u.Monitor = ""
 		if err == unix.ENOENT {
 			err = fmt.Errorf("%w: this CPU does not monitor", err)
@@ -228,7 +229,7 @@ func (f *FS) write(u *Use, class int, r *specs.LinuxIntelRdt) error {
 	}
 	err := f.writeAll(u, class, list)
 	if u.Before != "" && err == nil {
-		u.after, _ = read(class, "schemata")
+		u.after, _ = kernfs.Read(class, "schemata")
 	}
 	return err
 }
@@ -238,7 +239,7 @@ func (f *FS) writeAll(u *Use, class int, list []schema) error {
 		if s.text == "" {
 			continue
 		}
-		if err := write(class, "schemata", s.text+"\n"); err != nil {
+		if err := kernfs.Write(class, "schemata", s.text+"\n"); err != nil {
 			return &cgroups.FieldError{Field: Pointer + s.field, File: f.name(u.Class + "/schemata"), Value: s.text, Err: f.explain(err)}
 		}
 	}
@@ -256,13 +257,13 @@ func (f *FS) Change(u *Use, r *specs.LinuxIntelRdt) (before string, err error) {
 	if err != nil {
 		return "", f.fail("", u.Class, err)
 	}
-	defer unix.Close(class)
-	if before, err = read(class, "schemata"); err != nil {
+	defer kernfs.Close(class)
+	if before, err = kernfs.Read(class, "schemata"); err != nil {
 		return "", f.fail("", u.Class+"/schemata", err)
 	}
 	err = f.writeAll(u, class, []schema{{"/l3CacheSchema", r.L3CacheSchema}, {"/memBwSchema", r.MemBwSchema}})
 	if err != nil {
-		_ = write(class, "schemata", before)
+		_ = kernfs.Write(class, "schemata", before)
 	}
 	return before, err
 }
@@ -273,8 +274,8 @@ func (f *FS) Restore(u *Use, before string) error {
 	if err != nil {
 		return f.fail("", u.Class, err)
 	}
-	defer unix.Close(class)
-	return f.fail("", u.Class+"/schemata", write(class, "schemata", before))
+	defer kernfs.Close(class)
+	return f.fail("", u.Class+"/schemata", kernfs.Write(class, "schemata", before))
 }
 
 // Join moves the thread pid into the class and its monitoring group. The threads and
@@ -284,14 +285,14 @@ func (f *FS) Join(u *Use, pid int) error {
 	if err != nil {
 		return f.fail("", u.Class, err)
 	}
-	defer unix.Close(class)
+	defer kernfs.Close(class)
 	// A monitoring group takes only threads of its class.
 	files := []string{"tasks"}
 	if u.Monitor != "" {
 		files = append(files, "mon_groups/"+u.Monitor+"/tasks")
 	}
 	for _, file := range files {
-		if err := write(class, file, strconv.Itoa(pid)); err != nil {
+		if err := kernfs.Write(class, file, strconv.Itoa(pid)); err != nil {
 			return &cgroups.FieldError{Field: Pointer, File: f.name(u.Class + "/" + file), Value: strconv.Itoa(pid), Err: f.explain(err)}
 		}
 	}
@@ -308,7 +309,7 @@ func (f *FS) Remove(u *Use) error {
 	if err != nil {
 		return f.fail("", u.Class, err)
 	}
-	defer unix.Close(class)
+	defer kernfs.Close(class)
 	if u.Monitor != "" {
 		name := "mon_groups/" + u.Monitor
 		if err := rmdir(class, name); err != nil {
@@ -331,7 +332,7 @@ func (f *FS) Undo(u *Use) error {
 	if err != nil {
 		return nil // removed, or never made
 	}
-	defer unix.Close(class)
+	defer kernfs.Close(class)
 	switch {
 	case u.Made && unused(class):
 		return f.fail("/closID", u.Class, rmdir(f.fd, u.Class))
@@ -339,19 +340,37 @@ func (f *FS) Undo(u *Use) error {
 		return nil
 	}
 	// Another may have changed it after us.
-	if now, err := read(class, "schemata"); err != nil || now == u.Before || u.after != "" && now != u.after {
+	if now, err := kernfs.Read(class, "schemata"); err != nil || now == u.Before || u.after != "" && now != u.after {
 		return err
 	}
-	return f.fail("/schemata", u.Class+"/schemata", write(class, "schemata", u.Before))
+	return f.fail("/schemata", u.Class+"/schemata", kernfs.Write(class, "schemata", u.Before))
+}
+
+// rmdir removes a group. One that is gone is no error.
+func rmdir(dir int, name string) error {
+	if err := kernfs.Rmdir(dir, name); !kernfs.Gone(err) {
+		return err
+	}
+	return nil
+}
+
+// groups lists those in a directory; none if it is not there.
+func groups(dir int, name string) []string {
+	fd, err := kernfs.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer kernfs.Close(fd)
+	return kernfs.Groups(fd)
 }
 
 // unused says whether nobody is in a class, which rmdir would not mind. One that has
 // ended but was not reaped yet counts as nobody.
 func unused(class int) bool {
-	if len(names(class, "mon_groups")) > 0 {
+	if len(groups(class, "mon_groups")) > 0 {
 		return false
 	}
-	tasks, err := read(class, "tasks")
+	tasks, err := kernfs.Read(class, "tasks")
 	for pid := range strings.FieldsSeq(tasks) {
 		stat, _ := os.ReadFile("/proc/" + pid + "/stat")
 		// The state is the letter after the name, which is in parentheses.
@@ -377,7 +396,7 @@ func (f *FS) fail(sub, below string, err error) error {
 
 // explain adds what the kernel says about a call that it refused.
 func (f *FS) explain(err error) error {
-	text, _ := read(f.fd, "info/last_cmd_status")
+	text, _ := kernfs.Read(f.fd, "info/last_cmd_status")
 	if text = strings.TrimSpace(text); text == "" || text == "ok" {
 		return err
 	}
@@ -389,5 +408,5 @@ func (f *FS) open(class string) (int, error) {
 	if class == "" {
 		class = "."
 	}
-	return openat(f.fd, class, unix.O_RDONLY|unix.O_DIRECTORY)
+	return kernfs.Open(f.fd, class, unix.O_RDONLY|unix.O_DIRECTORY)
 }

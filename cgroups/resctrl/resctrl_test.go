@@ -94,7 +94,7 @@ func TestOwnClass(t *testing.T) {
 	if err := f.Remove(u); err != nil {
 		t.Fatal(err)
 	}
-	if left := names(f.fd, "."); slices.Contains(left, "c1") {
+	if left := groups(f.fd, "."); slices.Contains(left, "c1") {
 		t.Errorf("left: %q", left)
 	}
 	if err := f.Remove(u); err != nil {
@@ -142,7 +142,7 @@ func TestNamedClassStays(t *testing.T) {
 	if s := f.file(t, "gold/schemata"); !strings.Contains(s, "L3:0=00f") {
 		t.Errorf("schemata %q", s)
 	}
-	if left := names(f.fd, "gold/mon_groups"); len(left) > 0 {
+	if left := groups(f.fd, "gold/mon_groups"); len(left) > 0 {
 		t.Errorf("monitoring groups left: %q", left)
 	}
 }
@@ -184,7 +184,7 @@ func TestRefused(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if list := names(f.fd, "."); slices.Contains(list, "new") || slices.Contains(list, "c1") || f.file(t, "gold/schemata") != before {
+		if list := groups(f.fd, "."); slices.Contains(list, "new") || slices.Contains(list, "c1") || f.file(t, "gold/schemata") != before {
 			t.Errorf("%+v: left %q, %q", c.rdt, list, f.file(t, "gold/schemata"))
 		}
 	}
@@ -321,7 +321,7 @@ func TestZombieInClass(t *testing.T) {
 	if err := f.Undo(u); err != nil {
 		t.Error(err)
 	}
-	if slices.Contains(names(f.fd, "."), "gold") {
+	if slices.Contains(groups(f.fd, "."), "gold") {
 		t.Error("the class is still there")
 	}
 	_ = cmd.Wait()
