@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -77,21 +78,23 @@ func TestAttackExec(t *testing.T) {
 			owner int
 			args  []string
 		}{
-			"plain":                            {func(*specs.Spec) {}, 0, nil},
-			"ordinary user":                    {func(*specs.Spec) {}, 0, []string{"-u", "1000"}},
-			"no no_new_privs":                  {func(s *specs.Spec) { s.Process.NoNewPrivileges = false }, 0, nil},
-			"user namespace":                   {userNS, 100000, nil},
-			"filter":                           {func(s *specs.Spec) { s.Linux.Seccomp = harmless() }, 0, nil},
-			"filter that lets nothing be made": {func(s *specs.Spec) { s.Linux.Seccomp = childless(); s.Process.NoNewPrivileges = false }, 0, nil},
-			"filter, no_new_privs no":          {func(s *specs.Spec) { s.Linux.Seccomp = harmless(); s.Process.NoNewPrivileges = false }, 0, nil},
+			"plain":                             {func(*specs.Spec) {}, 0, nil},
+			"ordinary user":                     {func(*specs.Spec) {}, 0, []string{"-u", "1000"}},
+			"no no_new_privs":                   {func(s *specs.Spec) { s.Process.NoNewPrivileges = false }, 0, nil},
+			"user namespace":                    {userNS, 100000, nil},
+			"filter":                            {func(s *specs.Spec) { s.Linux.Seccomp = harmless() }, 0, nil},
+			"filter that lets nothing be made":  {func(s *specs.Spec) { s.Linux.Seccomp = childless(); s.Process.NoNewPrivileges = false }, 0, nil},
+			"filter, no_new_privs no":           {func(s *specs.Spec) { s.Linux.Seccomp = harmless(); s.Process.NoNewPrivileges = false }, 0, nil},
+			"listening filter":                  {func(s *specs.Spec) { s.Linux.Seccomp = listening(t) }, 0, nil},
+			"listening filter, no_new_privs no": {func(s *specs.Spec) { s.Linux.Seccomp = listening(t); s.Process.NoNewPrivileges = false }, 0, []string{"-u", "1000"}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				f, _ := watched(t, "intrude", func(s *specs.Spec) { s.Process.Capabilities = tracer; test.edit(s) }, test.owner, test.args...)
 				if name == "filter that lets nothing be made" {
 					// It has to keep the right to install the filter, and may be caught before it does.
-					f["privileged"] = []string{"0"}
+					f["privileged"], f["unfiltered"] = []string{"0"}, []string{"0"}
 				}
-				for _, bad := range []string{"privileged", "wayout", "root", "writable", "secret", "terminal"} {
+				for _, bad := range []string{"privileged", "unfiltered", "wayout", "root", "writable", "secret", "terminal"} {
 					if f.one(bad) != "0" {
 						t.Errorf("%s %s", bad, f.one(bad))
 					}
@@ -156,6 +159,23 @@ func harmless() *specs.LinuxSeccomp {
 	return &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
 		{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &errno}, {Names: []string{"kexec_load"}, Action: specs.ActErrno},
 	}}
+}
+
+// listening is a filter with an agent that waits for its listeners.
+func listening(t *testing.T) *specs.LinuxSeccomp {
+	f := harmless()
+	f.Syscalls = append(f.Syscalls, specs.LinuxSyscall{Names: []string{"sethostname"}, Action: specs.ActNotify})
+	f.ListenerPath = filepath.Join(t.TempDir(), "agent")
+	agent := exec.Command(tool("agent"), f.ListenerPath, "1000000")
+	must(t, agent.Start())
+	t.Cleanup(func() { agent.Process.Kill(); agent.Wait() })
+	for range 500 {
+		if _, err := os.Stat(f.ListenerPath); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return f
 }
 
 // childless is a filter under which no process can be made.

@@ -295,8 +295,8 @@ func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
 		return
 	}
 	// The filter is there before the payload is born, if that is still possible then.
-	filtered, extra := k.Filter != nil && !k.Filter.listens() && allowsLast(k.Filter, proc.Scheduler != nil), int64(0)
-	if k.Filter != nil && !filtered && !proc.NoNewPrivileges {
+	filtered, extra := k.Filter != nil && allowsLast(k.Filter, proc), int64(0)
+	if k.Filter != nil && !(filtered && !k.Filter.listens()) && !proc.NoNewPrivileges {
 		extra |= 1 << unix.CAP_SYS_ADMIN
 	}
 	if s := proc.Scheduler; s != nil && s.Policy == specs.SchedDeadline {
@@ -336,10 +336,12 @@ func (j *joining) hides(k *kept) bool {
 	return unix.Fstat(owner, &of) == nil && unix.Stat(dir+"user", &user) == nil && of.Ino == user.Ino
 }
 
-// allowsLast says whether the filter lets a process do what namespaces.Last does.
-func allowsLast(filter *Step, scheduled bool) bool {
+// allowsLast says whether the filter lets a process do what namespaces.Last does, and
+// before that our child give up the right to install one with a listener.
+func allowsLast(filter *Step, proc *specs.Process) bool {
 	f := filter.filter()
-	if scheduled && !f.Allows(unix.SYS_SCHED_SETATTR) {
+	if proc.Scheduler != nil && !f.Allows(unix.SYS_SCHED_SETATTR) ||
+		filter.listens() && !proc.NoNewPrivileges && !f.Allows(unix.SYS_CAPSET) {
 		return false
 	}
 	for _, call := range [][]uint64{
@@ -350,6 +352,7 @@ func allowsLast(filter *Step, scheduled bool) bool {
 		{unix.SYS_IOCTL, 0, unix.TIOCSCTTY},
 		{unix.SYS_PRLIMIT64},
 		{unix.SYS_MMAP},
+		{unix.SYS_FUTEX},
 		{unix.SYS_PPOLL},
 		{unix.SYS_WRITE},
 		{unix.SYS_EXECVE},

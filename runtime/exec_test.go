@@ -96,6 +96,7 @@ func TestDivide(t *testing.T) {
 	allow := filterStep(&seccomp.Filter{BPF: []byte(allowing)})
 	deny := filterStep(&seccomp.Filter{BPF: []byte("\x06\x00\x00\x00\x01\x00\x05\x00")})
 	listening := filterStep(&seccomp.Filter{BPF: []byte(allowing), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER})
+	asking := filterStep(&seccomp.Filter{BPF: []byte("\x06\x00\x00\x00\x00\x00\xc0\x7f"), Flags: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER})
 	const admin = 1 << unix.CAP_SYS_ADMIN
 	for name, test := range map[string]struct {
 		k        kept
@@ -111,9 +112,10 @@ func TestDivide(t *testing.T) {
 		"filter that denies, nnp": {kept{Filter: deny}, true, "", false, 0},
 		"real time":               {kept{Filter: allow}, false, specs.SchedFIFO, true, 0},
 		"deadline":                {kept{Filter: deny}, false, specs.SchedDeadline, false, admin | 1<<unix.CAP_SYS_NICE},
-		// The agent shall be told of the payload, not of its maker.
-		"listener":      {kept{Filter: listening}, false, "", false, admin},
-		"listener, nnp": {kept{Filter: listening}, true, "", false, 0},
+		// Its filter is the last thing that comes before the payload is born.
+		"listener":                         {kept{Filter: listening}, false, "", true, admin},
+		"listener, nnp":                    {kept{Filter: listening}, true, "", true, 0},
+		"listener that reports everything": {kept{Filter: asking}, false, "", false, admin},
 	} {
 		p := &specs.Process{NoNewPrivileges: test.nnp}
 		if test.policy != "" {

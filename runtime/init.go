@@ -452,7 +452,7 @@ func (i *initer) applyProcess(s *Step) error {
 		}
 		return chdir(s.Args[0])
 	case opSeccomp:
-		if i.last != nil && i.last.late {
+		if i.last != nil && (i.last.late || s.listens()) {
 			i.last.filter = s
 			return nil
 		}

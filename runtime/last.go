@@ -16,11 +16,11 @@ import (
 // born, becomes one of its system calls.
 type last struct {
 	namespaces.Last
-	late  bool  // the filter is installed by the process
+	late  bool  // the filter is installed by the process, not before it is born
 	extra int64 // capabilities that its calls need, which it gives up then
 
 	ambient      int64   // capabilities that can be raised, of a hook
-	filter, caps *Step   // late, and what is left then
+	filter, caps *Step   // for the end, and what is left then
 	steps        []*Step // of the calls
 	hold         []any   // what the calls point to
 }
@@ -99,23 +99,50 @@ func (l *last) setCaps(s *Step) error {
 	return setCaps(s.Nums[0]|l.extra, s.Nums[1]|l.extra, s.Nums[2])
 }
 
-// closing adds the calls that must come last: the filter, which would forbid what makes
-// the process, and the end of the rights that these calls needed.
+// closing is what must come last: the filter, if it has a listener or forbids what makes
+// the process, and the end of the rights that it and the calls needed. That end comes
+// before the wait for a listener's agent, unless it is for the agent to let it pass.
 func (l *last) closing() error {
-	if s := l.filter; s != nil {
-		l.install(s, l.Conn)
+	have, err := permitted()
+	if err != nil {
+		return err
 	}
-	if s := l.caps; s != nil {
-		have, err := permitted()
-		if err != nil {
-			return err
-		}
-		permit := have & s.Nums[1]
-		header, data := capData(s.Nums[0]&permit, permit, s.Nums[2]&have)
-		l.hold = append(l.hold, header, data)
-		l.call(s, unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])))
+	s := l.filter
+	if s == nil {
+		l.giveUp(have)
+		return nil
+	}
+	packet := new([8]byte)
+	if err = l.install(s, packet, have); err != nil {
+		return err
+	}
+	asked := s.listens() && !s.filter().Allows(unix.SYS_CAPSET)
+	if !asked {
+		l.giveUp(have)
+	}
+	if s.listens() {
+		l.handOver(s, packet)
+	}
+	if asked {
+		l.giveUp(have)
 	}
 	return nil
+}
+
+// rights are the process's own capabilities and the extra ones, of those that we have.
+func (l *last) rights(have, extra int64) (*unix.CapUserHeader, *[2]unix.CapUserData) {
+	effective, permit, inheritable := l.caps.Nums[0]|extra, l.caps.Nums[1]|extra, l.caps.Nums[2]
+	return capData(effective&permit&have, permit&have, inheritable&have)
+}
+
+// giveUp adds the call that leaves the process its own capabilities.
+func (l *last) giveUp(have int64) {
+	if l.caps == nil {
+		return
+	}
+	header, data := l.rights(have, 0)
+	l.hold = append(l.hold, header, data)
+	l.call(l.caps, unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])))
 }
 
 // lastExec has the process born and tells exec its pid. It returns only after a failure.

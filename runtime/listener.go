@@ -99,24 +99,44 @@ func (i *initer) install(s *Step) error {
 // listenerPacket is LISTENER with the descriptor's number.
 func listenerPacket(fd uint32) (packet [6]byte) {
 	packet[0] = msgListener
-	binary.LittleEndian.PutUint32(packet[2:], fd)
+	binary.NativeEndian.PutUint32(packet[2:], fd)
 	return packet
 }
 
-// install adds the calls that make the filter that of the process. One with a listener is
-// always installed here, by the process that the agent shall be told of.
-func (l *last) install(s *Step, conn int) {
-	prog, packet := bpfProgram(s), new([8]byte)
+// install makes the filter that of the process. If the filter lets a process be born it
+// inherits that from us, whom nobody in the container can see: then it never has the
+// right that this takes. The listener's number gets into the packet.
+func (l *last) install(s *Step, packet *[8]byte, have int64) error {
 	said := listenerPacket(0)
 	copy(packet[2:], said[:]) // the number is at a multiple of its size
-	l.hold = append(l.hold, prog, packet)
-	l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
-	if !s.listens() {
-		return
+	number := (*uint32)(unsafe.Pointer(&packet[4]))
+	if l.late {
+		prog := bpfProgram(s)
+		l.hold = append(l.hold, prog)
+		l.call(s, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(s.Nums[0]), uintptr(unsafe.Pointer(prog)))
+		if s.listens() {
+			l.Calls[len(l.Calls)-1].Result = number
+		}
+		return nil
 	}
-	l.Calls[len(l.Calls)-1].Result = (*uint32)(unsafe.Pointer(&packet[4]))
-	l.call(s, unix.SYS_WRITE, uintptr(conn), uintptr(unsafe.Pointer(&packet[2])), uintptr(len(said)))
-	l.call(s, unix.SYS_READ, uintptr(conn), uintptr(unsafe.Pointer(&packet[2])), uintptr(len(said)))
+	fd, err := seccomp.Install(s.filter())
+	if *number = uint32(fd); err != nil || l.caps == nil {
+		return err
+	}
+	l.extra &^= 1 << unix.CAP_SYS_ADMIN
+	header, data := l.rights(have, l.extra)
+	if l.extra == 0 {
+		l.caps = nil
+	}
+	return os.NewSyscallError("capset", unix.Capset(header, &data[0]))
+}
+
+// handOver adds the calls by which the process has its listener taken, and waits for its agent.
+func (l *last) handOver(s *Step, packet *[8]byte) {
+	l.hold = append(l.hold, packet)
+	at, size := uintptr(unsafe.Pointer(&packet[2])), unsafe.Sizeof(listenerPacket(0))
+	l.call(s, unix.SYS_WRITE, uintptr(l.Conn), at, size)
+	l.call(s, unix.SYS_READ, uintptr(l.Conn), at, size)
 	l.Calls[len(l.Calls)-1].Least = 1
 }
 
@@ -206,7 +226,7 @@ func handOver(conn *namespaces.Conn, payload []byte, pidfd, pid int, to agent) e
 	if len(payload) != 4 {
 		return errWire
 	}
-	number := int(binary.LittleEndian.Uint32(payload))
+	number := int(binary.NativeEndian.Uint32(payload))
 	fd, err := retry(func() (int, error) { return unix.PidfdGetfd(pidfd, number, 0) })
 	if err != nil {
 		return at(seccomp.Pointer, "", os.NewSyscallError("pidfd_getfd", err))
