@@ -252,3 +252,59 @@ func TestKillSweepDelete(t *testing.T) {
 func TestKillSweepRun(t *testing.T) {
 	box(t, func(t *testing.T) { killSweep(t, parent, "run") })
 }
+
+// A signal that is to end a foreground command ends its process too, whenever it comes:
+// husk passes it on, or the process never runs, or dies with husk.
+func TestTermSweep(t *testing.T) {
+	payload := []string{"/bin/sh", "-c", ". /payload"}
+	t.Run("run", func(t *testing.T) {
+		box(t, func(t *testing.T) {
+			b := newBundle(t, func(s *specs.Spec) {
+				s.Process.Args = payload
+				// As PID 1 it would be deaf to signals that it does not handle.
+				s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+				s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "proc" })
+			})
+			clean := census(t)
+			b.termSweep(func(what string, r result) bool { return b.recovers(clean, what, r, false) }, "run", "c1")
+		})
+	})
+	t.Run("exec", func(t *testing.T) {
+		box(t, func(t *testing.T) {
+			b := newBundle(t, probeArgs("hold"))
+			b.must("run", "-d", "c1")
+			b.termSweep(func(string, result) bool { return true }, append([]string{"exec", "c1"}, payload...)...)
+			b.must("delete", "-f", "c1")
+		})
+	})
+}
+
+// termSweep sends SIGTERM to a command that sources the file /payload of the container.
+func (b *bundle) termSweep(recovers func(what string, r result) bool, args ...string) {
+	b.t.Helper()
+	must(b.t, os.WriteFile(b.rootfs("payload"), nil, 0o644))
+	total := b.calls(0, parent, args...)
+	must(b.t, os.WriteFile(b.rootfs("payload"), []byte("exec sleep 1"), 0o644))
+	asleep := func(p string) bool { return strings.HasSuffix(p, "sleep 1 ") }
+	ended := 0
+	tried := sweep(b.t, total, func(n int) bool {
+		r := b.traced(0, parent, []string{"term", itoa(n)}, args...)
+		what := fmt.Sprintf("%s sent SIGTERM at system call %d of %d", args[0], n, total)
+		for end := time.Now().Add(settle); slices.ContainsFunc(processes(), asleep); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				b.t.Errorf("%s (exit %d): the process lives on", what, r.code)
+				return false
+			}
+		}
+		if r.code == 128+int(unix.SIGTERM) {
+			ended++
+		} else if r.code != 0 { // this time it waited before it had made so many
+			b.t.Errorf("%s: exit %d: %s", what, r.code, r.stderr)
+		}
+		return recovers(what, r)
+	})
+	if ended < tried/2 {
+		b.t.Errorf("%s: only %d of %d tries ended it", args[0], ended, tried)
+	}
+	b.t.Logf("%s: %d of %d system calls tried, %d ended it", args[0], tried, total, ended)
+}

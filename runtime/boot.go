@@ -279,8 +279,12 @@ func openMount(m *rootfs.Step, user int) (fd int, err error) {
 
 // awaitReady serves the init until it is READY.
 func (c *creation) awaitReady() error {
+	// Hooks of our own end with us: until then nothing needs to be caught.
+	if c.plan.outside == 0 {
+		c.catch()
+	}
 	for {
-		kind, payload, fds, err := c.conn.Recv(c.deadline())
+		kind, payload, fds, err := c.signals.recv(c.conn, c.deadline())
 		if err != nil {
 			return c.diagnose(err)
 		}
@@ -295,6 +299,7 @@ func (c *creation) awaitReady() error {
 			if err := c.conn.Send(msgResume, nil); err != nil {
 				return c.diagnose(err)
 			}
+			c.catch()
 		case msgReady:
 			if c.plan.owned(specs.UserNamespace) {
 				prioritize(c.proc.PID, c.plan.Steps, false)
@@ -303,6 +308,13 @@ func (c *creation) awaitReady() error {
 		default:
 			return remoteError(kind, payload)
 		}
+	}
+}
+
+// catch has signals wait from here on, if Run is to forward them.
+func (c *creation) catch() {
+	if c.o.foreground && c.signals == nil {
+		c.signals = catchSignals()
 	}
 }
 

@@ -53,7 +53,8 @@ type CreateOptions struct {
 	// it. It must not block.
 	Terminal func(master *os.File) error
 
-	recording *seccomp.Recording // see Record
+	recording  *seccomp.Recording // see Record
+	foreground bool               // Run stays with the process
 }
 
 // Create makes a container from the bundle and leaves its init parked, waiting for
@@ -86,6 +87,7 @@ type creation struct {
 	proc    *namespaces.Process
 	links   *namespaces.Links // changes network links, if there are any to change
 	netns   *os.File          // the network namespace that is joined, for them
+	signals *signals          // caught by a foreground run
 	apart   bool              // the init enters its cgroup when it is READY
 	end     ending            // of the init, once reaped
 }
@@ -114,6 +116,7 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 	}
 	if err = c.make(start); err != nil {
 		c.undo()
+		c.signals.stop()
 		return nil, err
 	}
 	return c, nil
@@ -305,6 +308,9 @@ func (c *creation) finish(mode byte) error {
 // still says creating, and the next command undoes it all. The other way round it would
 // describe a container whose init has followed us into death.
 func (c *creation) commit(mode byte) error {
+	if err := c.signals.interrupted(); err != nil {
+		return err
+	}
 	if err := c.limitLate(); err != nil {
 		return c.diagnose(err)
 	}

@@ -23,7 +23,7 @@ type Error struct {
 	Path  string // path inside the container or on the host, "" when none is meant
 	Err   error  // the cause
 	Hint  string // what to do about it, "" when the error says it all
-	Exit  int    // exit status a shell would give: 126 or 127 when the process could not be executed, else 0
+	Exit  int    // exit status a shell would give: 126 or 127 when the process could not be executed, 128+n when signal n was faster, else 0
 }
 
 // Error says it in one line: "create ci-42: /mounts/3 (/data): bind /srv/data: no such file or directory".

@@ -43,9 +43,10 @@ type ExecOptions struct {
 }
 
 // Exec executes a further process in a created or running container and, unless
-// detached, waits for it and forwards signals to it. It returns the process's exit
-// status, 128+n if signal n killed it; the Exit of its error is 127 or 126 if there is
-// no such program or it cannot be executed, and else 255.
+// detached, waits for it and forwards signals to it, as Run does. It returns the
+// process's exit status, 128+n if signal n killed it; the Exit of its error is 127 or 126
+// if there is no such program or it cannot be executed, 128+n if signal n came before it
+// was, and else 255.
 //
 // The process is made as a container's init is: by our own program, executed again in
 // the container's namespaces, which interprets the steps of a plan. Exec takes no lock:
@@ -95,12 +96,13 @@ type joining struct {
 	last  *Step // opLast, if the child is not the payload
 	agent agent // who gets the listener of its filter, if that has one
 
-	visits   bool   // the root comes from the container's init
-	terminal bool   // the process has one
-	user     bool   // the container has a user namespace
-	due      []byte // the messages that may come, in this order
-	oom      *int   // oom_score_adj
-	first    string // CPUs to start on
+	visits   bool     // the root comes from the container's init
+	terminal bool     // the process has one
+	user     bool     // the container has a user namespace
+	due      []byte   // the messages that may come, in this order
+	oom      *int     // oom_score_adj
+	first    string   // CPUs to start on
+	signals  *signals // caught in the foreground
 	conn     *namespaces.Conn
 	child    *namespaces.Process
 	proc     *namespaces.Process // the payload

@@ -83,6 +83,9 @@ func (j *joining) boot() (err error) {
 	if err = j.sendPlan(); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return err
 	}
+	if !j.o.Detach && j.signals == nil {
+		j.signals = catchSignals()
+	}
 	return j.awaitExec()
 }
 
@@ -218,6 +221,9 @@ func (j *joining) take(pid int) error {
 // stalled decides whether to go on waiting for a process that says nothing. A paused
 // container stands still as long as it pleases whoever paused it.
 func (j *joining) stalled(deadline time.Time) (time.Time, error) {
+	if err := j.signals.interrupted(); err != nil {
+		return deadline, err
+	}
 	switch {
 	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
 		return time.Now().Add(patience), nil
@@ -345,9 +351,7 @@ func (j *joining) finish() (int, error) {
 
 func (j *joining) wait() (int, error) {
 	pidfd := int(j.proc.FD.Fd())
-	done := make(chan struct{})
-	defer close(done)
-	go forwardSignals(dup(pidfd), done)
+	j.signals.forward(pidfd)
 	if err := waitReadable(pidfd, time.Time{}); err != nil {
 		return -1, err
 	}
@@ -357,6 +361,7 @@ func (j *joining) wait() (int, error) {
 
 // close gives up our descriptors.
 func (j *joining) close() {
+	j.signals.stop()
 	if j.conn != nil {
 		_ = j.conn.Close()
 	}

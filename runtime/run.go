@@ -1,10 +1,6 @@
 package runtime
 
 import (
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +20,8 @@ type RunOptions struct {
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
-// forwards signals to it, and deletes the container. It returns the process's exit
+// forwards signals to it, and deletes the container. Signals that come before it runs wait
+// for it; one that is to end it ends a start that takes long. Run returns the process's exit
 // status, 128+n if signal n killed it. If then only the report cannot be written, the
 // error has that status as its Exit.
 func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
@@ -37,6 +34,7 @@ func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
 	if !o.Detach && !o.NoSubreaper {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
+	o.foreground = !o.Detach
 	status, err = r.run(id, bundle, o, rep)
 	err = wrap("run", id, err)
 	if failed := rep.failed(err); failed != nil {
@@ -50,16 +48,20 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	if err != nil {
 		return -1, err
 	}
+	defer c.signals.stop()
 	rep.expect(c)
 	if err = c.finish(goStart); err != nil {
 		return -1, err
 	}
 	defer c.close()
-	if err := awaitExec(c.conn, c.rec, c.agent); err != nil {
+	if err := awaitExec(c.conn, c.rec, c.agent, c.signals); err != nil {
 		err = c.died(c.rec, err)
 		removePidFile(o.PidFile, c.proc.PID)
 		c.undo()
 		return -1, err
+	}
+	if !o.Detach {
+		c.signals.forward(int(c.proc.FD.Fd()))
 	}
 	c.keepLinks()
 	rep.begin(c.rec, c.group)
@@ -78,9 +80,6 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 func (c *creation) wait(o RunOptions, rep *reporter) (int, error) {
 	pidfd := int(c.proc.FD.Fd())
 	_ = unix.Flock(c.entry.fd, unix.LOCK_UN)
-	done := make(chan struct{})
-	defer close(done)
-	go forwardSignals(dup(pidfd), done)
 	if !o.NoSubreaper && !c.plan.owned(specs.PIDNamespace) {
 		go reapOrphans(c.proc.PID)
 	}
@@ -123,32 +122,4 @@ func (c *creation) deleteAfterRun() error {
 		err = nil
 	}
 	return err
-}
-
-// forwarded are the signals that a user or a service manager sends to a foreground
-// run and means for its process. SIGWINCH is the terminal's business, SIGTSTP means
-// husk itself.
-var forwarded = []os.Signal{
-	unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT,
-}
-
-// forwardSignals passes signals on to the process until done is closed. Go takes tens
-// of microseconds to change the handler of a signal, which is why only some are asked
-// for, one after the other, while the process already runs, and nobody waits for it. The
-// pidfd is its own.
-func forwardSignals(pidfd int, done <-chan struct{}) {
-	defer unix.Close(pidfd)
-	signals := make(chan os.Signal, 16)
-	defer signal.Stop(signals)
-	for _, s := range forwarded {
-		signal.Notify(signals, s)
-	}
-	for {
-		select {
-		case s := <-signals:
-			_ = unix.PidfdSendSignal(pidfd, s.(syscall.Signal), nil, 0)
-		case <-done:
-			return
-		}
-	}
 }

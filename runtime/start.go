@@ -55,7 +55,7 @@ func (r *Runtime) start(id string) error {
 	if err := conn.Send(msgStart, nil); err != nil {
 		return r.died(rec, orDied(err))
 	}
-	if err := awaitExec(conn, rec, func() (agent, error) { return e.agent(rec) }); err != nil {
+	if err := awaitExec(conn, rec, func() (agent, error) { return e.agent(rec) }, nil); err != nil {
 		_ = conn.Close() // an init that waits for an answer ends
 		rec.awaitDeath()
 		return r.afterFailedHook(e, rec, r.died(rec, err))
@@ -98,11 +98,11 @@ func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
 
 // awaitExec waits for the end of the conversation. EXEC and then EOF: execve closed the
 // connection, or the init was killed in the moment before it. EOF alone: it died earlier.
-func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error)) error {
+func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error), s *signals) error {
 	deadline := rec.startDeadline()
 	announced := false
 	for {
-		kind, payload, _, err := conn.Recv(deadline)
+		kind, payload, _, err := s.recv(conn, deadline)
 		switch {
 		case errors.Is(err, io.EOF) && announced:
 			return nil

@@ -186,18 +186,19 @@ static int pidfd(const char *path)
 //
 //	count                  print how many there were of each role
 //	kill N                 SIGKILL the process at its role's Nth call
-//	stop N                 SIGSTOP likewise
+//	stop N, term N         SIGSTOP, SIGTERM likewise
 //	fail NUMBER K ERRNO    the Kth call of that number does not happen
 //	list                   print the number of each call of the role
 //
 // $ATTACH is the PID of one more process that plays the child: the parked init,
 // which is no descendant of start. As soon as the command is gone the tracer goes
 // too, which detaches the rest.
-enum action { COUNT, LIST, KILL, STOP, FAIL };
+enum action { COUNT, LIST, SEND, FAIL };
 
 struct plan {
 	int child; // the role: 0 parent, 1 child
 	enum action action;
+	int signal;
 	long at, number, error;
 };
 
@@ -288,10 +289,8 @@ static int entered(pid_t tid, pid_t parent, const struct plan *p, long number)
 		fprintf(stderr, "call %ld\n", number);
 	if (n != p->at || p->action == LIST)
 		return 1;
-	if (p->action == KILL)
-		kill(tgid, SIGKILL);
-	if (p->action == STOP)
-		kill(tgid, SIGSTOP);
+	if (p->action == SEND)
+		kill(tgid, p->signal);
 	return 1;
 }
 
@@ -345,9 +344,11 @@ static struct plan parse(char **a)
 	if (!strcmp(a[1], "list"))
 		p.action = LIST;
 	else if (!strcmp(a[1], "kill"))
-		p.action = KILL, p.at = atol(a[2]);
+		p.action = SEND, p.signal = SIGKILL, p.at = atol(a[2]);
 	else if (!strcmp(a[1], "stop"))
-		p.action = STOP, p.at = atol(a[2]);
+		p.action = SEND, p.signal = SIGSTOP, p.at = atol(a[2]);
+	else if (!strcmp(a[1], "term"))
+		p.action = SEND, p.signal = SIGTERM, p.at = atol(a[2]);
 	else if (!strcmp(a[1], "fail"))
 		p.action = FAIL, p.number = atol(a[2]), p.at = atol(a[3]), p.error = atol(a[4]);
 	return p;

@@ -1,0 +1,107 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/huskrun/husk/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// forwarded are the signals that a user or a service manager sends to a foreground
+// run and means for its process. SIGWINCH is the terminal's business, SIGTSTP means
+// husk itself.
+var forwarded = []os.Signal{
+	unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT,
+}
+
+// terminating are those by which it is to end.
+var terminating = forwarded[:4]
+
+// signals are those that husk gets in the foreground. They are caught before the process
+// can run, so that none ends husk and leaves the process behind, and wait for it: but one
+// that is to end it ends what is being made, should that take long. A nil one catches
+// nothing.
+type signals struct {
+	caught chan os.Signal
+	held   []os.Signal // for the process
+	done   chan struct{}
+}
+
+// catchSignals begins. Go takes tens of microseconds to change the handler of a signal,
+// which is why only some are asked for, and while the child boots.
+func catchSignals() *signals {
+	s := &signals{caught: make(chan os.Signal, 16), done: make(chan struct{})}
+	for _, each := range forwarded {
+		signal.Notify(s.caught, each)
+	}
+	return s
+}
+
+// interrupted reports a signal that is to end the process, which does not run yet.
+func (s *signals) interrupted() error {
+	for s != nil {
+		select {
+		case got := <-s.caught:
+			s.held = append(s.held, got)
+			continue
+		default:
+		}
+		k := slices.IndexFunc(s.held, func(held os.Signal) bool { return slices.Contains(terminating, held) })
+		if k < 0 {
+			break
+		}
+		n := s.held[k].(syscall.Signal)
+		return &Error{Err: fmt.Errorf("given up before the process ran: %s", n), Exit: 128 + int(n)}
+	}
+	return nil
+}
+
+// recv is conn.Recv that a signal which is to end the process ends too.
+func (s *signals) recv(conn *namespaces.Conn, deadline time.Time) (kind byte, payload []byte, fds []int, err error) {
+	for {
+		until := deadline
+		if nap := time.Now().Add(stallCheck); s != nil && (deadline.IsZero() || nap.Before(deadline)) {
+			until = nap
+		}
+		kind, payload, fds, err = conn.Recv(until)
+		if until.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return kind, payload, fds, err
+		}
+		if err = s.interrupted(); err != nil {
+			return 0, nil, nil, err
+		}
+	}
+}
+
+// forward passes signals on to the process, which runs, until stop.
+func (s *signals) forward(pidfd int) {
+	pidfd = dup(pidfd) // its own: it may send after the process was reaped
+	go func() {
+		defer unix.Close(pidfd)
+		send := func(got os.Signal) { _ = unix.PidfdSendSignal(pidfd, got.(syscall.Signal), nil, 0) }
+		for _, held := range s.held {
+			send(held)
+		}
+		for {
+			select {
+			case got := <-s.caught:
+				send(got)
+			case <-s.done:
+				return
+			}
+		}
+	}()
+}
+
+func (s *signals) stop() {
+	if s != nil {
+		signal.Stop(s.caught)
+		close(s.done)
+	}
+}
