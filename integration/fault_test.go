@@ -47,6 +47,41 @@ func TestFaultStateRootFull(t *testing.T) {
 	})
 }
 
+// What a recording has brought is not lost: a full disk is found before the run, there is
+// room if it gets full meanwhile, and otherwise the profile is printed.
+func TestFaultRecordedProfile(t *testing.T) {
+	box(t, func(t *testing.T) {
+		dir := t.TempDir()
+		profile := dir + "/profile.json"
+		b := newBundle(t, nil)
+		const fill = "dd if=/dev/zero of=/disk/filler bs=4k 2>/dev/null || true; "
+		for _, test := range []struct {
+			before, run    string
+			code           int
+			stdout, stderr string
+			saved          bool
+		}{
+			{"", fill + "echo ran; exit 5", 5, "^ran\n$", "^$", true},
+			{strings.ReplaceAll(fill, "/disk", dir), "echo ran", 1, "^$", "write profile .*no space left on device\n.*hint: no space left: free some", false},
+			{"", "mkdir /disk/profile.json; echo ran", 1, "^ran\n{\n\t\"defaultAction\"", "write profile .*is a directory\n.*hint: the profile is on standard output", false},
+		} {
+			must(t, unix.Mount("disk", dir, "tmpfs", 0, "size=256k"))
+			must(t, exec.Command("sh", "-c", test.before).Run())
+			b.write(func(s *specs.Spec) {
+				s.Process.Args = []string{"/bin/sh", "-c", test.run}
+				s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: dir, Destination: "/disk", Options: []string{"bind"}})
+			})
+			r := b.with(runtimePath(), "seccomp", "record", "-o", profile, b.dir)
+			_, err := os.ReadFile(profile)
+			if r.code != test.code || !regexp.MustCompile(test.stdout).MatchString(r.stdout) ||
+				!regexp.MustCompile(test.stderr).MatchString(r.stderr) || (err == nil) != test.saved {
+				t.Errorf("%q, %q: status %d, file: %v\n%s%s", test.before, test.run, r.code, err, r.stdout, r.stderr)
+			}
+			must(t, unix.Unmount(dir, unix.MNT_DETACH))
+		}
+	})
+}
+
 // A read-only cgroup file system is a clear error.
 func TestFaultReadOnlyCgroups(t *testing.T) {
 	box(t, func(t *testing.T) {

@@ -185,7 +185,7 @@ var hints = []struct {
 	{cause: syscall.EEXIST, field: resctrl.Pointer, hint: "remove the class if nobody uses it (rmdir), name it as closID to share it, or choose another id"},
 	{cause: syscall.ENOSYS, hint: "husk needs Linux 5.14 or newer, and a system call filter above husk that lets it make containers"},
 	{cause: syscall.EROFS, hint: "the file system is mounted read-only"},
-	{cause: syscall.ENOSPC, hint: "no space left: free some, or point --root to another file system"},
+	{cause: syscall.ENOSPC, hint: "no space left: free some, or use another file system (--root; for a report or a profile, its path)"},
 	{cause: syscall.EAGAIN, text: "clone", hint: "a limit on processes is reached: ulimit -u, pids.max or kernel.pid_max"},
 }
 

@@ -13,11 +13,13 @@ import (
 type output struct {
 	what, path, name string
 	dir              int
+	room             int // a file that keeps space until then, or -1
 }
 
-// newOutput makes sure, before anything is started, that the output has a place.
-func newOutput(what, path string) (*output, error) {
-	o := &output{what: what, path: path, name: filepath.Base(path)}
+// newOutput makes sure, before anything is started, that the output has a place, and
+// room there for size bytes even if the disk is full by the end.
+func newOutput(what, path string, size int64) (*output, error) {
+	o := &output{what: what, path: path, name: filepath.Base(path), room: -1}
 	dir := filepath.Dir(path)
 	var err error
 	if o.dir, err = openPath(dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
@@ -29,7 +31,7 @@ func newOutput(what, path string) (*output, error) {
 	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
 		err = errors.New("it is not a regular file, which could be replaced")
 	case err == nil || err == unix.ENOENT:
-		err = o.try()
+		err = o.reserve(size)
 	}
 	if err != nil {
 		o.close()
@@ -38,24 +40,36 @@ func newOutput(what, path string) (*output, error) {
 	return o, nil
 }
 
-// try makes a file without a name, which leaves nothing behind if we are killed. To ask
-// for the rights alone would miss an immutable directory, or one without free inodes; it
-// has to do where the file system knows no such files.
-func (o *output) try() error {
-	fd, err := openat(o.dir, ".", unix.O_WRONLY|unix.O_TMPFILE, 0o600)
+// reserve makes a file without a name, which leaves nothing behind if we are killed. To
+// ask for the rights alone would miss an immutable directory, or a full disk; it has to do
+// where the file system knows no such files, as not every one can reserve space.
+func (o *output) reserve(size int64) (err error) {
+	o.room, err = openat(o.dir, ".", unix.O_WRONLY|unix.O_TMPFILE, 0o600)
 	if err == unix.EOPNOTSUPP {
 		return unix.Faccessat(o.dir, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 	}
 	if err == nil {
-		_ = unix.Close(fd)
+		err = retryErr(func() error { return unix.Fallocate(o.room, 0, 0, size) })
+	}
+	if err == unix.EOPNOTSUPP {
+		return nil
 	}
 	return err
 }
 
 func (o *output) close() {
 	if o != nil {
+		o.release()
 		_ = unix.Close(o.dir)
 	}
+}
+
+// release gives up the space that was kept.
+func (o *output) release() {
+	if o.room >= 0 {
+		_ = unix.Close(o.room)
+	}
+	o.room = -1
 }
 
 // write replaces the file.
@@ -63,6 +77,7 @@ func (o *output) write(b []byte) error {
 	if o == nil {
 		return nil
 	}
+	o.release()
 	return o.fail(replaceFile(o.dir, o.name, b, 0o644, false))
 }
 

@@ -12,7 +12,7 @@ import (
 func TestOutput(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "out")
-	o, err := newOutput("profile", path)
+	o, err := newOutput("profile", path, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,13 +28,13 @@ func TestOutput(t *testing.T) {
 			t.Errorf("%q", b)
 		}
 	}
-	if _, err := newOutput("profile", filepath.Join(path, "below")); !errors.Is(err, unix.ENOTDIR) {
+	if _, err := newOutput("profile", filepath.Join(path, "below"), 100); !errors.Is(err, unix.ENOTDIR) {
 		t.Error(err)
 	}
 	if err := os.Symlink(path, path+"2"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newOutput("profile", path+"2"); err == nil {
+	if _, err := newOutput("profile", path+"2", 100); err == nil {
 		t.Error("a link would be replaced")
 	}
 }
@@ -52,7 +52,7 @@ func TestOutputImmutable(t *testing.T) {
 		t.Skip("needs root, and a file system with attributes: ", err)
 	}
 	defer unix.IoctlSetPointerInt(int(dir.Fd()), unix.FS_IOC_SETFLAGS, 0)
-	if _, err := newOutput("profile", filepath.Join(path, "out")); !errors.Is(err, unix.EPERM) {
+	if _, err := newOutput("profile", filepath.Join(path, "out"), 100); !errors.Is(err, unix.EPERM) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -16,6 +16,9 @@ import (
 // when all of them have been killed.
 const recordPatience = 5 * time.Second
 
+// profileRoom is more than a profile takes that allows every system call by name.
+const profileRoom = 64 << 10
+
 // Recording is one of a container's system calls, and the file for what comes of it.
 type Recording struct {
 	*seccomp.Recording
@@ -39,7 +42,7 @@ func (r *Runtime) NewRecording(base, path string) (*Recording, error) {
 	}
 	var out *output
 	if path != "" {
-		if out, err = newOutput("profile", path); err != nil {
+		if out, err = newOutput("profile", path, int64(profileRoom+len(profile))); err != nil {
 			return nil, wrap("record", "", err)
 		}
 	}

@@ -167,7 +167,7 @@ func newReporter(id string, o RunOptions) (*reporter, error) {
 	case o.Detach:
 		return nil, errors.New("a report is written when the process has ended, for which a detached run does not wait")
 	}
-	out, err := newOutput("report", o.Report)
+	out, err := newOutput("report", o.Report, 4<<10)
 	if err != nil {
 		return nil, err
 	}

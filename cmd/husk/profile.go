@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,10 +38,21 @@ func (a *app) recordProfile(bundle, base, output string) (int, error) {
 		return status, a.printJSON(p, "\t")
 	}
 	data, err := marshal(p, "\t")
-	if err == nil {
-		err = rec.Save(data)
+	if err != nil {
+		return status, err
 	}
-	return status, err
+	return status, a.saveProfile(rec, data)
+}
+
+// saveProfile prints a profile that cannot be written: the run may have been a long one.
+func (a *app) saveProfile(rec *runtime.Recording, data []byte) error {
+	err := rec.Save(data)
+	if e, ok := errors.AsType[*runtime.Error](err); ok {
+		if _, lost := a.stdout.Write(data); lost == nil {
+			e.Hint = "the profile is on standard output instead"
+		}
+	}
+	return err
 }
 
 // checkProfile prints what a profile does.

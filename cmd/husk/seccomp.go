@@ -10,7 +10,8 @@ husk seccomp record BUNDLE runs the container of a bundle without its profile,
 notes every system call that it makes, and writes a profile that allows these
 and refuses others (EPERM). The order in it is that of the names. Run all that
 the container shall be able to do: what is not done is not allowed. With --base
-the result is that profile and what was called beyond it.
+the result is that profile and what was called beyond it. Disk space for it is
+kept from the beginning; a profile that cannot be written is printed.
 
 A recorded call takes some 5 to 20 microseconds longer: it waits until husk has
 seen it. Not seen are
