@@ -192,10 +192,29 @@ func (a Address) Is4() bool { return len(a.IP) == 4 }
 // single says whether this can be the address of one interface: neither unspecified,
 // loopback nor multicast.
 func (a Address) single() bool {
-	unspecified := bytes.Count(a.IP, []byte{0}) == len(a.IP)
+	return bytes.Count(a.IP, []byte{0}) != len(a.IP) && !a.loopback() && !a.multicast()
+}
+
+// loopback says whether the address is the host's own, whatever host.
+func (a Address) loopback() bool {
 	if a.Is4() {
-		return !unspecified && a.IP[0] != 127 && a.IP[0] < 224
+		return a.IP[0] == 127
 	}
-	loopback := bytes.Count(a.IP, []byte{0}) == 15 && a.IP[15] == 1
-	return !unspecified && !loopback && a.IP[0] != 0xff
+	return bytes.Count(a.IP, []byte{0}) == 15 && a.IP[15] == 1
+}
+
+// linkLocal says whether the address means something on one link only.
+func (a Address) linkLocal() bool {
+	if a.Is4() {
+		return a.IP[0] == 169 && a.IP[1] == 254
+	}
+	return a.IP[0] == 0xfe && a.IP[1]&0xc0 == 0x80
+}
+
+// multicast says whether the address is nobody's alone, or reserved.
+func (a Address) multicast() bool {
+	if a.Is4() {
+		return a.IP[0] >= 224
+	}
+	return a.IP[0] == 0xff
 }

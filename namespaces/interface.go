@@ -22,6 +22,9 @@ type Interface struct {
 	Auto      bool      // and one of each network that the bridge is in
 	Gateways  []Address // at most one of each family
 	Routes    []Route
+	DNS       []string // addresses of servers, or DNSHost or DNSNone alone
+	Hosts     bool     // the container gets an /etc/hosts
+	Hostname  bool     // and an /etc/hostname
 }
 
 // Route is one of the container.
@@ -33,7 +36,7 @@ type Route struct {
 // BridgePrefix begins the names of the bridges that are made if they are missing.
 const BridgePrefix = "husk"
 
-// Words lists what a description of an interface consists of, each KEY=VALUE.
+// Words lists what a description of an interface consists of.
 func Words() []string {
 	list := make([]string, len(words))
 	for i := range words {
@@ -42,22 +45,39 @@ func Words() []string {
 	return list
 }
 
-// word is a kind of them; again says that there may be more than one.
+// word is a kind of them: one with a value, of which there may be more than one if again
+// is set, or one without.
 type word struct {
 	key   string
 	again bool
 	set   func(i *Interface, value string) error
+	flag  func(i *Interface) *bool
 }
 
 // words is the one table of them.
 var words = []word{
-	{"bridge", false, func(i *Interface, v string) error { return setName(&i.Bridge, v) }},
-	{"address", true, (*Interface).addAddress},
-	{"gateway", true, (*Interface).addGateway},
-	{"route", true, (*Interface).addRoute},
-	{"mtu", false, (*Interface).setMTU},
-	{"mac", false, (*Interface).setMAC},
-	{"host-name", false, func(i *Interface, v string) error { return setName(&i.Host, v) }},
+	{key: "bridge", set: func(i *Interface, v string) error { return setName(&i.Bridge, v) }},
+	{key: "address", again: true, set: (*Interface).addAddress},
+	{key: "gateway", again: true, set: (*Interface).addGateway},
+	{key: "route", again: true, set: (*Interface).addRoute},
+	{key: "mtu", set: (*Interface).setMTU},
+	{key: "mac", set: (*Interface).setMAC},
+	{key: "host-name", set: func(i *Interface, v string) error { return setName(&i.Host, v) }},
+	{key: "dns", again: true, set: (*Interface).addDNS},
+	{key: "hosts", flag: func(i *Interface) *bool { return &i.Hosts }},
+	{key: "hostname", flag: func(i *Interface) *bool { return &i.Hostname }},
+}
+
+// use takes a word with its value, if one is given.
+func (w *word) use(i *Interface, value string, given bool) error {
+	switch {
+	case w.flag == nil:
+		return w.set(i, value)
+	case given:
+		return errors.New("is a value, and it takes none")
+	}
+	*w.flag(i) = true
+	return nil
 }
 
 // ParseInterface reads the description of an interface: words with commas between them.
@@ -68,7 +88,7 @@ func ParseInterface(name, description string) (*Interface, error) {
 	}
 	var seen []string
 	for part := range strings.SplitSeq(description, ",") {
-		key, value, _ := strings.Cut(part, "=")
+		key, value, given := strings.Cut(part, "=")
 		k := slices.IndexFunc(words, func(w word) bool { return w.key == key })
 		if k < 0 {
 			return nil, fmt.Errorf("%q is none of the words %s", key, strings.Join(Words(), ", "))
@@ -77,7 +97,7 @@ func ParseInterface(name, description string) (*Interface, error) {
 			return nil, fmt.Errorf("%s is given twice", key)
 		}
 		seen = append(seen, key)
-		if err := words[k].set(i, value); err != nil {
+		if err := words[k].use(i, value, given); err != nil {
 			return nil, fmt.Errorf("%s: %q %w", key, value, err)
 		}
 	}
@@ -199,6 +219,44 @@ func (i *Interface) setMAC(s string) error {
 	return nil
 }
 
+// DNSHost in place of a server's address means those of the host, DNSNone that the
+// container is left with what it has.
+const (
+	DNSHost = "host"
+	DNSNone = "none"
+)
+
+// MaxDNS is how many servers resolvers heed (MAXNS of resolv.h).
+const MaxDNS = 3
+
+func (i *Interface) addDNS(s string) error {
+	if s != DNSHost && s != DNSNone {
+		a, prefix, err := parseAddress(s)
+		if err != nil || prefix || !a.single() && !a.loopback() {
+			return fmt.Errorf("is neither the IP address of a server nor %s nor %s", DNSHost, DNSNone)
+		}
+		s = a.Alone()
+	}
+	switch {
+	case slices.Contains(i.DNS, s):
+		return errors.New("is given twice")
+	case len(i.DNS) == MaxDNS:
+		return fmt.Errorf("is one too many: resolvers heed %d servers", MaxDNS)
+	}
+	i.DNS = append(i.DNS, s)
+	return nil
+}
+
+// Reachable says whether a server with this address can be the same one for another
+// network namespace: it is neither loopback nor of a link.
+func Reachable(server string) bool {
+	a, prefix, err := parseAddress(server)
+	return err == nil && !prefix && a.single() && !a.linkLocal()
+}
+
+// LeadsOut says whether the container's default route goes through the interface.
+func (i *Interface) LeadsOut() bool { return i.Auto || len(i.Gateways) > 0 }
+
 // check looks at how the words go together.
 func (i *Interface) check() error {
 	has := func(is4 bool) bool {
@@ -213,6 +271,8 @@ func (i *Interface) check() error {
 		return errors.New("leads nowhere: give it an address, or a bridge")
 	case i.MTU != 0 && i.MTU < minMTU6 && has(false):
 		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)
+	case len(i.DNS) > 1 && (slices.Contains(i.DNS, DNSHost) || slices.Contains(i.DNS, DNSNone)):
+		return fmt.Errorf("dns: %s and %s are instead of all others", DNSHost, DNSNone)
 	}
 	if i.Auto {
 		return nil // the rest is known when the networks are

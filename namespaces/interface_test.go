@@ -8,7 +8,7 @@ import (
 )
 
 func TestParseInterface(t *testing.T) {
-	got, err := ParseInterface("eth0", "bridge=husk0,address=10.88.0.2/24,address=fd00::2/64,gateway=10.88.0.1,gateway=fd00::1,route=10.9.0.0/16@10.88.0.7,route=fd09::/16,mtu=1400,mac=02:00:00:00:00:0a,host-name=web0")
+	got, err := ParseInterface("eth0", "bridge=husk0,address=10.88.0.2/24,address=fd00::2/64,gateway=10.88.0.1,gateway=fd00::1,route=10.9.0.0/16@10.88.0.7,route=fd09::/16,mtu=1400,mac=02:00:00:00:00:0a,host-name=web0,dns=10.0.0.53,dns=127.0.0.1,dns=fd00:0::53,hosts,hostname")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,6 +24,7 @@ func TestParseInterface(t *testing.T) {
 		Addresses: []Address{address("10.88.0.2/24"), address("fd00::2/64")},
 		Gateways:  []Address{address("10.88.0.1"), address("fd00::1")},
 		Routes:    []Route{{address("10.9.0.0/16"), address("10.88.0.7")}, {To: address("fd09::/16")}},
+		DNS:       []string{"10.0.0.53", "127.0.0.1", "fd00::53"}, Hosts: true, Hostname: true,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -72,6 +73,15 @@ func TestParseInterfaceMistakes(t *testing.T) {
 		{"e", "bridge=br0,mac=03:00:00:00:00:01", `mac: "03:00:00:00:00:01" is not the address of one`},
 		{"e", "bridge=br0,mac=2:00:00:00:00:01", `mac: "2:00:00:00:00:01" is not the address of one`},
 		{"e", "bridge=br0,mac=00:00:00:00:00:00", `mac: "00:00:00:00:00:00" is not the address of one`},
+		{"e", "bridge=br0,dns=10.0.0.1/8", `dns: "10.0.0.1/8" is neither the IP address of a server nor host nor none`},
+		{"e", "bridge=br0,dns", `dns: "" is neither`},
+		{"e", "bridge=br0,dns=0.0.0.0", `dns: "0.0.0.0" is neither`},
+		{"e", "bridge=br0,dns=ff02::1", `dns: "ff02::1" is neither`},
+		{"e", "bridge=br0,dns=::1,dns=0::1", `dns: "::1" is given twice`},
+		{"e", "bridge=br0,dns=10.0.0.1,dns=10.0.0.2,dns=10.0.0.3,dns=10.0.0.4", `dns: "10.0.0.4" is one too many: resolvers heed 3 servers`},
+		{"e", "bridge=br0,dns=10.0.0.1,dns=none", `dns: host and none are instead of all others`},
+		{"e", "bridge=br0,hosts,hosts", `hosts is given twice`},
+		{"e", "bridge=br0,hosts=", `hosts: "" is a value, and it takes none`},
 		{"e", "bridge=br0,host-name=a b", `host-name: "a b" ` + notName},
 	} {
 		_, err := ParseInterface(test.name, test.words)

@@ -40,6 +40,8 @@ func (e *DeviceError) Unwrap() error { return e.Err }
 //
 // A Links must not be used by two goroutines at once.
 type Links struct {
+	Leased []string // addresses that were chosen, once what Wire began is done
+
 	conn *Conn
 	proc Process
 	said *os.File // what the program wrote on stderr
@@ -146,6 +148,7 @@ func (l *Links) Wait() error {
 	case err != nil:
 		return &DeviceError{-1, err}
 	case kind == linksDone:
+		l.Leased = append(l.Leased, strings.Fields(string(payload))...)
 		return nil
 	case kind != KindError:
 		return &DeviceError{-1, fmt.Errorf("answer of kind %d: %w", kind, unix.EBADMSG)}
@@ -210,6 +213,8 @@ type Linker interface {
 	// Wire furnishes a namespace with all devices, or none. The index is that of the one
 	// with which it could not.
 	Wire(fd int, owner string, devices []Device) (index int, err error)
+	// Leased lists the addresses that it has chosen for them.
+	Leased() []string
 	// Back undoes that; what cannot be undone is reported.
 	Back() error
 	// Remove removes what was made for an owner, and bridges without ports.
@@ -228,7 +233,7 @@ func ServeLinks(conn *Conn, l Linker) error {
 		}
 		index, err := serve(l, kind, payload, fds)
 		closeAll(fds)
-		answer, text := linksDone, []byte(nil)
+		answer, text := linksDone, []byte(strings.Join(l.Leased(), " "))
 		if err != nil {
 			answer, text = KindError, encodeDeviceError(index, err)
 		}

@@ -30,6 +30,8 @@ func (f *fakeLinker) Wire(fd int, owner string, devices []Device) (int, error) {
 	return 0, nil
 }
 
+func (f *fakeLinker) Leased() []string { return nil }
+
 func (f *fakeLinker) Back() error {
 	f.note("back", nil)
 	if _, err := os.Stat(f.dir + "/refuse"); err == nil {

@@ -27,6 +27,15 @@ type Options struct {
 	// path, or without one the caller's. One that is joined but owned by its user
 	// namespace counts as its own.
 	Shared []specs.LinuxNamespace
+
+	Files []File
+}
+
+// File is a file of the host that is bound read-only on one in the container.
+type File struct {
+	Field          string
+	Source, Target string
+	Optional       bool // where the mount point can be made, if it is missing
 }
 
 // Compile turns the mounts, devices, masks and propagation of a configuration
@@ -122,6 +131,17 @@ func (c *compiler) before() {
 	}
 	for i := range c.spec.Mounts {
 		c.mount(i, &c.spec.Mounts[i])
+	}
+	for _, f := range c.Files {
+		s := Step{
+			Op: OpMount, Field: f.Field, Source: f.Source, Target: f.Target,
+			Set: attrRO | attrNosuid | attrNodev | attrNoexec, Flags: FlagBind,
+			FD: c.Privileged && (c.UserNS || c.Entered), // else the child gets there
+		}
+		if f.Optional {
+			s.Flags |= FlagOptional
+		}
+		c.early = append(c.early, s)
 	}
 	if !c.boundOn("/dev") {
 		c.devices()

@@ -185,6 +185,9 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 	t, err := r.target(s, dir)
 	if err != nil {
 		shut(fd)
+		if t.made && s.has(FlagOptional) {
+			return nil
+		}
 		return err
 	}
 	defer shut(t.fd)

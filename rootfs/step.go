@@ -48,6 +48,7 @@ const (
 	FlagIDMap                         // id-mapped, as IDMap says
 	FlagIDRec                         // with everything that is mounted below
 	FlagNode                          // device: not the host's, but one that the parent makes
+	FlagOptional                      // not where Target is missing and cannot be made
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -205,6 +206,7 @@ var flagNames = [...]struct {
 	{FlagCgroup, "or own cgroup"},
 	{FlagHost, "or the host's"},
 	{FlagHostCgroup, "the host's"},
+	{FlagOptional, "if possible"},
 }
 
 // words appends the ranges of the maps, each FIRST:FIRST:SIZE as on the filesystem

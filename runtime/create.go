@@ -149,6 +149,7 @@ func (c *creation) compile(id string) error {
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
 		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Net: c.o.Net,
+		State: c.stateDir(id), Resolver: hostResolver,
 	})
 	if err != nil {
 		return err
@@ -183,7 +184,9 @@ func (r *Runtime) dryPlan(bundle string, o PlanOptions) (*Plan, error) {
 	}
 	o.Cgroups = r.Cgroups
 	o.Filter = func(profile []byte) (*seccomp.Filter, error) { return seccomp.Load("", profile, r.Seccomp) }
-	return Compile(config, filepath.Base(config.Bundle), o)
+	id := filepath.Base(config.Bundle)
+	o.State, o.Resolver = r.stateDir(id), hostResolver
+	return Compile(config, id, o)
 }
 
 // checkConsole: a detached terminal needs somebody who takes its master.
@@ -243,6 +246,9 @@ func (c *creation) make(start bool) (err error) {
 		return os.NewSyscallError("close_range", err)
 	}
 	if err = c.intend(); err != nil {
+		return err
+	}
+	if err = c.writeEtc(); err != nil {
 		return err
 	}
 	if err = c.startLinks(); err != nil {

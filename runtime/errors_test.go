@@ -95,6 +95,8 @@ func TestHints(t *testing.T) {
 		{"", fmt.Errorf("--net lo: the container has a network device lo already: %w", syscall.EEXIST), "the kernel makes that one"},
 		{"", fmt.Errorf("--net x: make network device x: %w", syscall.EEXIST), "its name, or that of host-name"},
 		{"", fmt.Errorf("--net x: lock the host's network namespace: another program holds it: %w", syscall.EAGAIN), "try again; /proc/locks"},
+		{"", errNoServers, "give name servers"},
+		{"", &fs.PathError{Op: "open", Path: "/etc/hosts", Err: syscall.EROFS}, "the file is to be bound on one"},
 		{"/annotations/run.husk.net.x", errNoLinks, "build husk with make"},
 		{"/linux/netDevices/x", syscall.EPERM, "moving a network device needs"},
 		{"/linux/netDevices/x", fmt.Errorf("move network device x: %w", syscall.EINVAL), "not every device"},

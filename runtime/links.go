@@ -31,8 +31,8 @@ const AnnotationNet = "run.husk.net."
 // Link is a network device that the container gets, and the field that says so.
 type Link struct {
 	namespaces.Device
-	Field  string // "": the command line
-	bridge string
+	Field string // "": the command line
+	made  *namespaces.Interface
 }
 
 // netDevices plans the moves, in an order that does not change between two calls.
@@ -91,7 +91,7 @@ func (p *Plan) makes(name, words, field string) error {
 	if err != nil {
 		return err
 	}
-	p.Links = append(p.Links, Link{Device: namespaces.Device{Name: name, Make: words}, Field: field, bridge: i.Bridge})
+	p.Links = append(p.Links, Link{Device: namespaces.Device{Name: name, Make: words}, Field: field, made: i})
 	return nil
 }
 
@@ -131,8 +131,8 @@ func (v *validator) interfaces(ignored bool) {
 // bridges has one for each interface that is made, "" where it is on none.
 func (p *Plan) bridges() (list []string) {
 	for _, l := range p.Links {
-		if l.Make != "" {
-			list = append(list, l.bridge)
+		if l.made != nil {
+			list = append(list, l.made.Bridge)
 		}
 	}
 	return list
@@ -179,11 +179,19 @@ func (c *creation) linkError(err error) error {
 	if e, ok := errors.AsType[*namespaces.DeviceError](err); ok {
 		which, err = max(e.Index, 0), e.Err
 	}
-	l := &c.plan.Links[min(which, len(c.plan.Links)-1)]
-	if l.Field == "" {
-		err = fmt.Errorf("--net %s: %w", l.Name, err)
+	return c.plan.Links[min(which, len(c.plan.Links)-1)].error(err)
+}
+
+// error says that the link is to blame.
+func (l *Link) error(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		e = &Error{Err: err}
 	}
-	return at(l.Field, "", err)
+	if e.Field = l.Field; l.Field == "" {
+		e.Err = fmt.Errorf("--net %s: %w", l.Name, e.Err)
+	}
+	return e
 }
 
 // wire begins to furnish the network namespace. A new one is that of the child since its
@@ -213,7 +221,10 @@ func (c *creation) awaitLinks() error {
 	if c.links == nil {
 		return nil
 	}
-	return c.linkError(c.links.Wait())
+	if err := c.links.Wait(); err != nil {
+		return c.linkError(err)
+	}
+	return c.writeLeased(c.links.Leased)
 }
 
 // keepLinks: the devices are the container's from now on.

@@ -83,6 +83,7 @@ type Plan struct {
 	Rdt     *specs.LinuxIntelRdt
 	// Links are the network devices that are moved into the container, or made for it.
 	Links    []Link
+	Etc      []etcFile
 	Steps    []Step
 	Warnings []string
 
@@ -106,8 +107,10 @@ type PlanOptions struct {
 	Inherit      int                                           // descriptors from 3 on that the process keeps
 	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
-	Recording    *seccomp.Recording // whose filter takes the place of the profile's
-	Net          []string           // interfaces to make, see CreateOptions
+	Recording    *seccomp.Recording     // whose filter takes the place of the profile's
+	Net          []string               // interfaces to make, see CreateOptions
+	State        string                 // directory of what the container is given of husk's
+	Resolver     func() (string, error) // resolv.conf of the host, for other network namespaces
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -152,6 +155,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 		return nil, err
 	}
 	if err := p.cgroup(linux, id, o); err != nil {
+		return nil, err
+	}
+	if err := p.etc(o.Resolver); err != nil {
 		return nil, err
 	}
 	before, after, err := rootfs.Compile(c.Spec, p.rootfsOptions(o))
@@ -293,6 +299,7 @@ func (p *Plan) rootfsOptions(o PlanOptions) rootfs.Options {
 		Privileged: unix.Geteuid() == 0,
 		Entered:    p.entered(o),
 		Shared:     p.shared(),
+		Files:      p.binds(o.State),
 	}
 	if !options.UserNS || p.isNew(unix.CLONE_NEWCGROUP) {
 		return options

@@ -23,6 +23,12 @@ namespace, and removes it with the container. WORDS are separated by commas:
   mtu=N             of both ends
   mac=ADDRESS       of the container's end
   host-name=NAME    of the host's end, which the kernel numbers otherwise
+  dns=A             a name server for /etc/resolv.conf; may be repeated
+  dns=host          the host's, but for those that only the host reaches: what a
+                    container with a default route gets if nothing is said
+  dns=none          nothing: the container has its own /etc/resolv.conf
+  hosts             an /etc/hosts with localhost and the container's host name
+  hostname          an /etc/hostname with that
 
 An annotation run.husk.net.NAME with WORDS as its value does the same; the flag
 wins where both name the same interface.

@@ -111,6 +111,18 @@ func (l *linker) lease(bridge int, p *pair) error {
 	return nil
 }
 
+// Leased lists the addresses that were chosen, as [namespaces.Linker] has it.
+func (l *linker) Leased() (list []string) {
+	for _, p := range l.made {
+		for _, a := range p.Addresses {
+			if p.Auto {
+				list = append(list, a.Alone())
+			}
+		}
+	}
+	return list
+}
+
 func (p *pair) has(is4 bool) bool {
 	for _, a := range p.Addresses {
 		if a.Is4() == is4 {
