@@ -77,7 +77,7 @@ func TestParseInterfaceMistakes(t *testing.T) {
 		{"e", "bridge=br0,dns", `dns: "" is neither`},
 		{"e", "bridge=br0,dns=0.0.0.0", `dns: "0.0.0.0" is neither`},
 		{"e", "bridge=br0,dns=ff02::1", `dns: "ff02::1" is neither`},
-		{"e", "bridge=br0,dns=::1,dns=0::1", `dns: "::1" is given twice`},
+		{"e", "bridge=br0,dns=::1,dns=0::1", `dns: "0::1" is given twice`},
 		{"e", "bridge=br0,dns=10.0.0.1,dns=10.0.0.2,dns=10.0.0.3,dns=10.0.0.4", `dns: "10.0.0.4" is one too many: resolvers heed 3 servers`},
 		{"e", "bridge=br0,dns=10.0.0.1,dns=none", `dns: host and none are instead of all others`},
 		{"e", "bridge=br0,hosts,hosts", `hosts is given twice`},
