@@ -15,6 +15,7 @@ COMMIT  ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo
 BIN     := $(CURDIR)/.cache/bin
 HELPER  := cmd/husk/seccomp-compiler
 LINKER  := cmd/husk/network-helper
+IMAGES  := cmd/husk/image-helper
 X       := github.com/huskrun/husk/cmd/husk
 
 # Make before 4.3 takes a bare one for a comment.
@@ -42,7 +43,7 @@ build: ## build ./husk: one static program (PIE=1: position-independent)
 
 # The go command knows best what is up to date.
 .PHONY: husk
-husk: $(HELPER) $(LINKER)
+husk: $(HELPER) $(LINKER) $(IMAGES)
 	$(BUILD) -trimpath -ldflags "$(LDFLAGS) $(LDPIE)" -o $@ ./cmd/husk
 
 # The seccomp compiler is a C program (libseccomp); it travels inside husk. Its
@@ -58,6 +59,11 @@ $(HELPER):
 .PHONY: $(LINKER)
 $(LINKER):
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./namespaces/linker
+
+# And so is what reads images.
+.PHONY: $(IMAGES)
+$(IMAGES):
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./runtime/unpacker
 
 .PHONY: run
 run: ## install what is missing, build, and run a container
@@ -101,7 +107,7 @@ docs: $(HELPER) ## write the generated pages anew
 	$(GO) test ./integration -run TestConformance -update
 
 .PHONY: lint
-lint: $(HELPER) $(LINKER) ## formatting, vet, staticcheck, scripts, dependency rules
+lint: $(HELPER) $(LINKER) $(IMAGES) ## formatting, vet, staticcheck, scripts, dependency rules
 	@.ci/lint.sh
 
 .PHONY: fuzz
@@ -132,4 +138,4 @@ install: ## install husk, its manual page and completions below PREFIX (/usr/loc
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf husk $(HELPER) $(LINKER) .cache
+	rm -rf husk $(HELPER) $(LINKER) $(IMAGES) .cache

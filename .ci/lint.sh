@@ -44,7 +44,7 @@ scripts=$(git ls-files --cached --others --exclude-standard '*.sh' .ci/run | whi
 module=$(go list -m)
 # shellcheck disable=SC2046 # a list of names without spaces
 for arch in arm64 s390x; do
-	CGO_ENABLED=0 GOARCH=$arch go vet $(go list -deps ./cmd/husk ./namespaces/linker | grep "^$module") || fail "go vet for $arch"
+	CGO_ENABLED=0 GOARCH=$arch go vet $(go list -deps ./cmd/husk ./namespaces/linker ./runtime/unpacker | grep "^$module") || fail "go vet for $arch"
 done
 # SA1019: the specification's deprecated fields are to be honoured all the same.
 "$bin/staticcheck-$staticcheck" -checks inherit,-SA1019 ./... || fail 'staticcheck'

@@ -70,7 +70,7 @@ func StartLinks(program io.ReaderAt) (*Links, error) {
 }
 
 func (l *Links) start(program io.ReaderAt) error {
-	exe, err := sealedProgram("husk-linker", program)
+	exe, err := SealedProgram("husk-linker", program)
 	if err != nil {
 		return err
 	}

@@ -127,8 +127,8 @@ func sealCopy() (*os.File, error) {
 	return sealedMemory("husk", func(memory int) error { return copyAll(memory, exe) })
 }
 
-// sealedProgram returns a copy of a program in memory that nothing can write to.
-func sealedProgram(name string, program io.ReaderAt) (*os.File, error) {
+// SealedProgram returns a copy of a program in memory that nothing can write to.
+func SealedProgram(name string, program io.ReaderAt) (*os.File, error) {
 	return sealedMemory(name, func(memory int) error {
 		_, err := io.Copy(fdWriter(memory), io.NewSectionReader(program, 0, math.MaxInt64))
 		return err

@@ -171,6 +171,7 @@ var hints = []struct {
 	{cause: errNoServers, hint: "give name servers that the container can reach, as in dns=192.0.2.53, or leave /etc/resolv.conf as it is by dns=none"},
 	{cause: syscall.EROFS, text: " /etc/", hint: "the file is to be bound on one that is missing in a root filesystem which cannot be written: make an empty one there, or leave out the word of the interface"},
 	{cause: errNoLinks, hint: "build husk with make"},
+	{cause: errNoUnpacker, hint: "build husk with make"},
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},
 	{cause: syscall.EINVAL, field: netDevicesField, text: "move", hint: "not every device can leave its network namespace: lo and the kernel's own tunnel devices cannot"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},

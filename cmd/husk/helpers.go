@@ -11,7 +11,7 @@ import (
 // cost every start of husk too much. The patterns also match text files, so that a plain
 // go build, which has none of them, works.
 //
-//go:embed seccomp-compiler* network-helper*
+//go:embed seccomp-compiler* network-helper* image-helper*
 var helpers embed.FS
 
 // helper returns a program, to be read where it lies in husk, or nil.

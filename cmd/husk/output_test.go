@@ -148,7 +148,7 @@ func TestStartupBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	size := info.Size()
-	for _, name := range []string{"seccomp-compiler", "network-helper"} {
+	for _, name := range []string{"seccomp-compiler", "network-helper", "image-helper"} {
 		if helper, err := os.Stat(name); err == nil {
 			size -= helper.Size()
 		}

@@ -1,0 +1,99 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs/image"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Images is a store of the layers of images, unpacked for containers with these id
+// mappings. See package image.
+type Images struct {
+	Dir              string      // "": /var/cache/husk/images, or husk/images below an ordinary user's XDG_CACHE_HOME
+	Program          io.ReaderAt // the unpacker
+	UIDMaps, GIDMaps []specs.LinuxIDMapping
+}
+
+var errNoUnpacker = errors.New("this program was built without its unpacker")
+
+// Open finds the image in a file, PATH or PATH:NAME, and unpacks what the store does not
+// have of it. Overlay takes the layers with the option userxattr.
+func (s *Images) Open(ctx context.Context, name string) (*image.Image, error) {
+	dir := s.Dir
+	if dir == "" {
+		var err error
+		if dir, err = imageDir(); err != nil {
+			return nil, wrap("open image", "", err)
+		}
+	}
+	store := &image.Store{Dir: dir, UIDMaps: s.UIDMaps, GIDMaps: s.GIDMaps, Start: s.start}
+	img, err := store.Open(ctx, name)
+	if e, ok := errors.AsType[*image.Error](err); ok {
+		err = &Error{Path: e.Path, Err: e, Hint: e.Hint}
+	}
+	return img, wrap("open image", "", err)
+}
+
+// imageDir is a place that may be removed at any time.
+func imageDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/cache/husk/images", nil
+	}
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "husk/images"), err
+}
+
+// confined is an unpacker that is running.
+type confined struct {
+	*namespaces.Conn
+	proc *namespaces.Process
+	stop func() bool
+}
+
+// start starts the unpacker where it can reach nothing but what it is handed.
+func (s *Images) start(ctx context.Context) (image.Peer, error) {
+	if s.Program == nil {
+		return nil, errNoUnpacker
+	}
+	exe, err := namespaces.SealedProgram("husk-unpacker", s.Program)
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	u := new(confined)
+	c := &namespaces.Config{
+		New:     unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		UIDMaps: s.UIDMaps, GIDMaps: s.GIDMaps, Cgroup: -1,
+		Exe: exe, Args: []string{"husk-unpacker"}, Env: []string{"GOTRACEBACK=none"},
+	}
+	if len(s.UIDMaps)+len(s.GIDMaps) > 0 {
+		c.New |= unix.CLONE_NEWUSER
+	}
+	if u.Conn, c.Child, err = namespaces.Pair(); err != nil {
+		return nil, err
+	}
+	if u.proc, err = namespaces.Spawn(c); err != nil {
+		_ = u.Conn.Close()
+		return nil, err
+	}
+	u.stop = context.AfterFunc(ctx, u.kill)
+	return u, nil
+}
+
+func (u *confined) kill() { _ = unix.PidfdSendSignal(int(u.proc.FD.Fd()), unix.SIGKILL, nil, 0) }
+
+// Close ends it, whatever it is doing.
+func (u *confined) Close() error {
+	u.stop()
+	u.kill()
+	err := u.Conn.Close()
+	_, reaped := reap(u.proc)
+	return errors.Join(err, reaped)
+}

@@ -1,0 +1,359 @@
+package runtime
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/huskrun/husk/namespaces"
+	"github.com/huskrun/husk/rootfs/image"
+	made "github.com/huskrun/husk/rootfs/image/imagetest"
+	"github.com/huskrun/husk/rootfs/image/unpack"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// The unpacker is this test binary.
+func TestMain(m *testing.M) {
+	if os.Args[0] == "husk-unpacker" {
+		if err := unpack.Serve(namespaces.FromFD(3)); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const firstID = 100000
+
+// store is an empty one. With root's rights its files belong to users of a mapping.
+func store(t testing.TB) *Images {
+	t.Helper()
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { exe.Close() })
+	s := &Images{Dir: filepath.Join(t.TempDir(), "images"), Program: exe}
+	host, size := uint32(os.Geteuid()), uint32(1)
+	if host == 0 {
+		host, size = firstID, 65536
+		open(t, s.Dir)
+	}
+	s.UIDMaps = []specs.LinuxIDMapping{{HostID: host, Size: size}}
+	s.GIDMaps = s.UIDMaps
+	return s
+}
+
+// open lets users of a mapping walk to a path.
+func open(t testing.TB, path string) {
+	t.Helper()
+	for dir := filepath.Dir(path); len(dir) > 1; dir = filepath.Dir(dir) {
+		if st, err := os.Stat(dir); err == nil && st.Mode()&0o001 == 0 {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// base and top are layers with what is hard about layers.
+func base(t testing.TB) []byte {
+	return made.Layer(t,
+		made.Dir("./", 0o700),
+		made.Dir("bin/", 0o755),
+		made.File("bin/tool", "tool").Of(1000, 100),
+		made.Dir("tmp", 0o1777),
+		made.Dir("hidden", 0o755), made.File("hidden/file", "old"),
+		made.Dir("opaque", 0o755), made.File("opaque/file", "old"),
+		made.Dir("replaced", 0o750), made.File("replaced/file", "old"),
+		made.File("gone", "old"),
+		made.Entry{Header: tar.Header{Typeflag: tar.TypeLink, Name: "bin/same", Linkname: "bin/tool", Mode: 0o644, Uid: 1000, Gid: 100, ModTime: made.When}},
+		made.Link(tar.TypeSymlink, "sh", "/bin/tool"),
+		made.Link(tar.TypeSymlink, "up", "../../../../../../etc"),
+		made.File(strings.Repeat("long/", 40)+strings.Repeat("n", 200), "far"),
+		made.File("zeros", strings.Repeat("\x00", 4<<20)+"end"),
+		made.File("set", "id").With("user.mine", "yes").With("user.overlay.redirect", "/elsewhere"),
+		made.Entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3, ModTime: made.When}},
+		made.Entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600, ModTime: made.When}},
+		made.Link(tar.TypeLink, "null2", "null"),
+	)
+}
+
+func top(t testing.TB) []byte {
+	return made.Layer(t,
+		made.File("tmp/new", "new"), // without an entry of its directory
+		made.File(".wh.gone", ""), made.File(".wh.hidden", ""),
+		made.File("opaque/new", "new"), made.File("opaque/.wh..wh..opq", ""),
+		made.File(".wh.replaced", ""), made.Dir("replaced", 0o711), made.File("replaced/new", "new"),
+	)
+}
+
+var config = v1.ImageConfig{Env: []string{"A=b"}, Entrypoint: []string{"/bin/tool"}, Cmd: []string{"x"}, User: "1000:100", WorkingDir: "/tmp"}
+
+// images are the same image in all forms.
+func images(t testing.TB) map[string]string {
+	dir := t.TempDir()
+	open(t, dir+"/x")
+	layers := [][]byte{base(t), top(t)}
+	return map[string]string{
+		"layout":  made.OCI(t, "v1", config, made.Gzip, layers...).Dir(t, dir+"/layout"),
+		"archive": made.OCI(t, "v1", config, made.Zstd, layers...).Archive(t, dir+"/oci.tar") + ":v1",
+		"plain":   made.OCI(t, "", config, nil, layers...).Archive(t, dir+"/plain.tar"),
+		"docker":  made.Docker(t, "tool:v1", config, layers...).Archive(t, dir+"/docker.tar") + ":tool:v1",
+	}
+}
+
+// TestImages unpacks, and looks at the layers through an overlay, as a container would.
+func TestImages(t *testing.T) {
+	for form, path := range images(t) {
+		t.Run(form, func(t *testing.T) {
+			s := store(t)
+			img, err := s.Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := image.Config{Env: config.Env, Entrypoint: config.Entrypoint, Cmd: config.Cmd, User: config.User, WorkingDir: config.WorkingDir}
+			if diff := cmp.Diff(want, img.Config); diff != "" {
+				t.Error(diff)
+			}
+			if len(img.Layers) != 2 || !strings.HasPrefix(img.Digest, "sha256:") {
+				t.Fatalf("%+v", img)
+			}
+			if os.Geteuid() == 0 {
+				merged := t.TempDir()
+				mount(t, merged, img.Layers)
+				look(t, merged)
+			}
+		})
+	}
+}
+
+// mount mounts the layers as a container's root.
+func mount(t testing.TB, on string, layers []string) {
+	t.Helper()
+	options := "userxattr,lowerdir=" + strings.Join(layers, ":")
+	if err := unix.Mount("overlay", on, "overlay", unix.MS_RDONLY, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(on, unix.MNT_DETACH) })
+}
+
+func look(t *testing.T, root string) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"bin/tool": "tool", "bin/same": "tool", "opaque/new": "new", "replaced/new": "new", "tmp/new": "new", "set": "id",
+		strings.Repeat("long/", 40) + strings.Repeat("n", 200): "far",
+		"gone": "", "hidden": "", "opaque/file": "", "replaced/file": "", "null": "", "null2": "",
+	} {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		if string(b) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	for name, want := range map[string]string{"sh": "/bin/tool", "up": "../../../../../../etc"} {
+		if to, err := os.Readlink(filepath.Join(root, name)); to != want || err != nil {
+			t.Errorf("%s -> %q, %v", name, to, err)
+		}
+	}
+	var st unix.Stat_t
+	for name, want := range map[string][3]uint32{
+		"": {0o755, firstID, firstID}, "bin/tool": {0o644, firstID + 1000, firstID + 100},
+		"tmp": {0o1777, firstID, firstID}, "replaced": {0o711, firstID, firstID}, "fifo": {0o600, firstID, firstID},
+	} {
+		if err := unix.Lstat(filepath.Join(root, name), &st); err != nil || [3]uint32{st.Mode & 0o7777, st.Uid, st.Gid} != want {
+			t.Errorf("%s: mode %o, %d:%d, %v, want %o, %d:%d", name, st.Mode, st.Uid, st.Gid, err, want[0], want[1], want[2])
+		}
+	}
+	if err := unix.Stat(filepath.Join(root, "zeros"), &st); err != nil || st.Size != 4<<20+3 || st.Blocks*512 > 1<<20 || st.Mtim.Sec != made.When.Unix() {
+		t.Errorf("zeros: %d bytes in %d blocks, of %d: %v", st.Size, st.Blocks, st.Mtim.Sec, err)
+	}
+	b := make([]byte, 100)
+	n, _ := unix.Lgetxattr(filepath.Join(root, "set"), "user.mine", b)
+	if string(b[:max(n, 0)]) != "yes" {
+		t.Errorf("user.mine: %q", b[:max(n, 0)])
+	}
+}
+
+// TestImagesKnown: an image is unpacked once, whatever its form, and opened the next time
+// without the unpacker.
+func TestImagesKnown(t *testing.T) {
+	paths := images(t)
+	s := store(t)
+	time.Sleep(2100 * time.Millisecond) // until a change of the files could be told
+	first, err := s.Open(t.Context(), paths["layout"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := manifestOf(t, s.Dir)
+	docker, err := s.Open(t.Context(), paths["docker"])
+	if err != nil || !cmp.Equal(docker.Layers, first.Layers) {
+		t.Fatalf("%v: %v instead of %v", err, docker, first.Layers)
+	}
+	if diff := cmp.Diff(before, manifestOf(t, s.Dir)); diff != "" {
+		t.Errorf("what was there has changed:\n%s", diff)
+	}
+	without := *s
+	without.Program = nil
+	again, err := without.Open(t.Context(), paths["layout"])
+	if diff := cmp.Diff(first, again); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	index := filepath.Join(paths["layout"], "index.json")
+	b, _ := os.ReadFile(index)
+	if err := os.WriteFile(index, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := without.Open(t.Context(), paths["layout"]); !errors.Is(err, errNoUnpacker) {
+		t.Errorf("after a change of the image: %v", err)
+	}
+}
+
+// manifestOf lists the inodes of layers.
+func manifestOf(t testing.TB, dir string) (list []string) {
+	t.Helper()
+	found, err := filepath.Glob(dir + "/*/layers/*/fs/*")
+	for _, f := range found {
+		var st unix.Stat_t
+		if err = unix.Lstat(f, &st); err == nil {
+			list = append(list, f, time.Unix(st.Ctim.Unix()).String())
+		}
+	}
+	if err != nil || len(list) == 0 {
+		t.Fatal("no layers: ", err)
+	}
+	return list
+}
+
+// clean: nothing of a layer is there, and no process either.
+func clean(t testing.TB, dir string) {
+	t.Helper()
+	for _, pattern := range []string{"/*/layers/*", "/*/new/*", "/*/images/*"} {
+		if list, _ := filepath.Glob(dir + pattern); len(list) > 0 {
+			t.Errorf("left: %v", list)
+		}
+	}
+}
+
+// TestImagesBad: what is refused, and what is said about it.
+func TestImagesBad(t *testing.T) {
+	one := func(entries ...made.Entry) made.Files {
+		return made.OCI(t, "", config, made.Gzip, made.Layer(t, entries...))
+	}
+	change := func(f made.Files, contains, from, to string) made.Files {
+		for name, b := range f {
+			if strings.Contains(name, contains) {
+				f[name] = bytes.Replace(b, []byte(from), []byte(to), 1)
+			}
+		}
+		return f
+	}
+	// largest is the name of the largest blob, the layer.
+	largest := func(f made.Files) (name string) {
+		for n, b := range f {
+			if len(b) > len(f[name]) {
+				name = n
+			}
+		}
+		return name
+	}
+	swap := func(f made.Files, b []byte) made.Files { f[largest(f)] = b; return f }
+	random := make([]byte, 64<<10)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	noise := made.File("noise", string(random)+"the end")
+	cut := func(f made.Files) made.Files { return swap(f, f[largest(f)][:len(f[largest(f)])/2]) }
+	unpacked := made.OCI(t, "", config, nil, made.Layer(t, noise))
+	for name, c := range map[string]struct {
+		files      made.Files
+		ref        string
+		text, hint string
+	}{
+		"up":             {files: one(made.File("a/../../x", "")), text: "leads out of the image"},
+		"hard link":      {files: one(made.Link(tar.TypeLink, "shadow", "../../../../etc/shadow")), text: "no such file"},
+		"hard link abs":  {files: one(made.Link(tar.TypeLink, "shadow", "/etc/shadow")), text: "no such file"},
+		"whiteout of up": {files: one(made.File("a/.wh...", "")), text: "whiteout"},
+		"owner":          {files: one(made.File("x", "").Of(70000, 0)), text: "belongs to user 70000", hint: "/etc/subuid"},
+		"lying layer":    {files: change(made.OCI(t, "", config, nil, made.Layer(t, noise)), "blobs", "the end", "The end"), text: "has the digest", hint: "damaged or forged"},
+		"cut layer":      {files: cut(made.OCI(t, "", config, nil, made.Layer(t, noise))), text: "unexpected EOF"},
+		"cut gzip":       {files: cut(one(noise)), text: "unexpected EOF"},
+		"no gzip":        {files: swap(one(noise), append([]byte{0x1f, 0x8b}, make([]byte, 100)...)), text: "gzip"},
+		"more than said": {files: swap(one(noise), append(bytes.Clone(one(noise)[largest(one(noise))]), make([]byte, 1<<20)...)), text: "layer sha256"},
+		"index":          {files: change(one(noise), "index.json", "{", "["), text: "index.json", hint: "damaged"},
+		"manifest":       {files: change(one(noise), "blobs", `"schemaVersion":2`, `"schemaVersion":3`), text: "has the digest"},
+		"diff_ids":       {files: change(made.Docker(t, "a", config, made.Layer(t, noise)), ".json", "sha256:", "sha256:0"), text: ""},
+		"no layer":       {files: func() made.Files { f := one(noise); delete(f, largest(f)); return f }(), text: "does not exist"},
+		"no such name":   {files: made.OCI(t, "v1", config, made.Gzip, made.Layer(t, noise)), ref: ":v2", text: `no image "v2"`, hint: "v1"},
+		"nothing":        {files: made.Files{"README": []byte("hello")}, text: "not an image", hint: "OCI layout"},
+		"lying config":   {files: change(made.Docker(t, "a", config, made.Layer(t, noise)), ".json", `"A=b"`, `"A=c"`), text: "has the digest"},
+		"path of layer":  {files: change(made.Docker(t, "a", config, made.Layer(t, noise)), "manifest.json", `"Layers":["`, `"Layers":["../../../etc/passwd","`), text: "diff_ids"},
+		"lying diff_id":  {files: made.OCI(t, "", config, func(t testing.TB, b []byte) []byte { return made.Gzip(t, made.Layer(t, noise)) }, unpacked[largest(unpacked)][:512]), text: "has the digest"},
+	} {
+		for _, form := range []string{"dir", "tar"} {
+			if name == "no such name" && form == "dir" {
+				continue
+			}
+			t.Run(name+"/"+form, func(t *testing.T) {
+				dir := t.TempDir()
+				open(t, dir+"/x")
+				path := dir + "/image"
+				if form == "dir" {
+					c.files.Dir(t, path)
+				} else {
+					c.files.Archive(t, path)
+				}
+				s := store(t)
+				_, err := s.Open(t.Context(), path+c.ref)
+				var e *Error
+				if !errors.As(err, &e) || !strings.Contains(err.Error(), c.text) || !strings.Contains(e.Hint, c.hint) || !strings.Contains(err.Error(), path) {
+					t.Errorf("%v, hint %q, instead of %q, %q", err, e.Hint, c.text, c.hint)
+				}
+				t.Log(err)
+				clean(t, s.Dir)
+			})
+		}
+	}
+}
+
+// TestImagesKilled kills the unpacker, or ends the caller's patience, at moments spread
+// over its work. The next one finishes it.
+func TestImagesKilled(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir+"/x")
+	var entries []made.Entry
+	for i := range 300 {
+		entries = append(entries, made.File(strings.Repeat("d/", i%7)+"f"+time.Duration(i).String(), strings.Repeat("x", 1000)))
+	}
+	path := made.OCI(t, "", config, made.Gzip, base(t), made.Layer(t, entries...), top(t)).Archive(t, dir+"/image")
+	s := store(t)
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Millisecond)
+		_, err := s.Open(ctx, path)
+		cancel()
+		if err == nil {
+			t.Log("finished after ", i)
+			break
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	img, err := s.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := filepath.Glob(img.Layers[1] + "/f*"); len(found) < 40 {
+		t.Errorf("%d files", len(found))
+	}
+	if list, _ := filepath.Glob(s.Dir + "/*/new/*"); len(list) > 0 {
+		t.Errorf("left: %v", list)
+	}
+}
