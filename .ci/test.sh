@@ -21,10 +21,11 @@ native() {
 	$private go test -json "$@" -timeout 60m ./integration/... || true
 }
 
-# peers are other runtimes to compare with: the root that make bench measures in.
+# peers are other runtimes to compare with, and programs for the default seccomp profile:
+# the root that make bench measures in.
 peers() {
 	sh integration/bench/peers.sh >/dev/null ||
-		echo 'test: LEFT OUT without a root that has crun and runc (why: above): what compares husk with them'
+		echo 'test: LEFT OUT without a root that has crun and runc (why: above): what compares husk with them, and the default profile with programs'
 }
 
 # in_vm KERNEL ARGS... runs them with another one, which has all of cgroup v2.

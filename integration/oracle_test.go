@@ -64,6 +64,12 @@ type peers struct {
 
 var peerNames = []string{"crun", "runc"}
 
+// peersRoot is where integration/bench/peers.sh makes a root.
+func peersRoot() string {
+	cache := cmp.Or(os.Getenv("XDG_CACHE_HOME"), "/var/cache")
+	return filepath.Join(cache, "husk/peers-"+cmp.Or(os.Getenv("SUITE"), "forky"))
+}
+
 // findPeers skips the test where there is none.
 func findPeers(t *testing.T) peers {
 	t.Helper()
@@ -76,8 +82,7 @@ func findPeers(t *testing.T) peers {
 	if len(p.commands) > 0 {
 		return p
 	}
-	cache := cmp.Or(os.Getenv("XDG_CACHE_HOME"), "/var/cache")
-	p.root = filepath.Join(cache, "husk/peers-"+cmp.Or(os.Getenv("SUITE"), "forky"))
+	p.root = peersRoot()
 	for _, name := range peerNames {
 		if found, _ := filepath.Glob(p.root + "/usr/*bin/" + name); len(found) > 0 {
 			p.commands[name] = name

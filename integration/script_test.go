@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ func scriptSetup(e *testscript.Env) error {
 	e.Setenv("BUNDLE", filepath.Join(e.WorkDir, "bundle"))
 	e.Setenv("ROOTFS", filepath.Join(e.WorkDir, "bundle/rootfs"))
 	e.Setenv("CGROUP", "/sys/fs/cgroup")
+	e.Setenv("DEBIAN", peersRoot())
+	cache, _ := os.UserCacheDir()
+	e.Setenv("GOCACHE", cmp.Or(os.Getenv("GOCACHE"), cache+"/go-build"))
 	// Containers with a user namespace have to get through to their bundle.
 	for dir := e.WorkDir; dir != workRoot && dir != "/"; dir = filepath.Dir(dir) {
 		os.Chmod(dir, 0o755)
