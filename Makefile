@@ -97,9 +97,9 @@ test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, R
 
 .PHONY: test-engines
 test-engines: ## run Docker, containerd and Podman with husk below them: RUN=TestEngines/podman
-	@.ci/setup.sh build run engines
+	@.ci/setup.sh build run engines vm
 	@$(MAKE) --no-print-directory -s husk
-	@.ci/engines.sh
+	@.ci/test.sh engines
 
 .PHONY: docs
 docs: $(HELPER) ## write the generated pages anew

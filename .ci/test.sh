@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the tests: "quick" for make check, "all" for make test, "vm" for those in
 # virtual machines, which are a part of all: KERNEL, PKG and RUN choose among these;
-# "conformance" for the official validation suite alone, here and in a VM.
+# "conformance" for the official validation suite alone, here and in a VM; "engines" for
+# container engines, here and in a VM: RUN, ENGINES_RUNTIMES choose.
 set -eu
 cd "$(dirname "$0")/.."
 export GOTOOLCHAIN=auto # as in the Makefile, for calls by hand
@@ -63,7 +64,21 @@ vms() {
 # validation is the official suite where limits can be set.
 validation() { in_vm bookworm -suite -run 'TestSuite$' ./integration; }
 
+# engines run, below runc and husk, in a root of their own: natively with what cgroup2 has
+# here, fast, and in a VM, slowly, what depends on controllers or on systemd.
+engines() {
+	if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap >/dev/null; then
+		echo 'engines: LEFT OUT: they need root, and mmdebstrap for a throw-away Debian root'
+		return
+	fi
+	export CGO_ENABLED=0 # the root's libraries are others
+	ENGINES_ROOT=$(integration/engines/root.sh) unshare --mount \
+		go test -json -count=1 -timeout 30m -run "${RUN:-}" ./integration/engines || true
+	in_vm bookworm -systemd -engines -full -timeout 60m -run "${RUN:-}" ./integration/engines
+}
+
 case $1 in
+engines) engines ;;
 quick) native -short ;;
 all) peers && native && vms ;;
 vm) vms ;;

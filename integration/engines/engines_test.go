@@ -27,7 +27,7 @@ func patience(d time.Duration) time.Duration {
 type engine struct {
 	name    string
 	command string
-	start   func(t *testing.T, runtime string) *service
+	start   func(t *testing.T, s setting) *service
 	load    string   // shell: makes the image box of the directory image
 	remove  string   // command that kills and removes containers
 	only    []string // scripts; default all that are for it
@@ -35,7 +35,7 @@ type engine struct {
 
 var allEngines = []engine{
 	{name: "docker", command: "docker", start: startDocker, load: dockerLoad, remove: "docker rm -f"},
-	{name: "dockremap", command: "docker", start: startRemapped, load: dockerLoad, remove: "docker rm -f", only: []string{"run", "exec", "docker_update", "dockremap"}},
+	{name: "dockremap", command: "docker", start: startRemapped, load: dockerLoad, remove: "docker rm -f", only: []string{"run", "exec", "dockremap"}},
 	{name: "podman", command: "podman", start: startPodman, load: `tar -C image -c . | podman import -q -c CMD=sh - box`, remove: "podman rm -f -t 0"},
 	{name: "rootless", command: "rootless", start: startRootless, load: `tar -C image -c . | rootless import -q -c CMD=sh - box`, remove: "rootless rm -f -t 0", only: []string{"run", "exec", "detach", "attach", "errors", "volumes", "rootless"}},
 	{name: "ctr", command: "ctr", start: startContainerd, load: ctrLoad, remove: "ctr container rm"},
@@ -49,25 +49,51 @@ ctr image import box.tar
 ctr image tag --force localhost/box:latest box`
 )
 
-// TestEngines runs every script that is for an engine, for each engine and runtime.
+// A setting is what an engine is configured with.
+type setting struct{ runtime, driver string }
+
+// onMachine lists the scripts for a machine with all controllers that systemd has booted:
+// those whose course depends on one of them. Others would only be slower there.
+var onMachine = []string{
+	"controllers", "oom", "pause", "stats", "systemd", "update",
+	"ctr_controllers", "ctr_daemon", "docker_daemon", "podman_health", "podman_pod", "rootless",
+}
+
+// TestEngines runs every script that is for an engine, for each engine and runtime; on a
+// machine that systemd has booted with each driver of cgroups.
 func TestEngines(t *testing.T) {
 	if os.Getenv(envRole) == "" {
 		t.Skip("needs the throw-away root of make test-engines, and root")
 	}
 	for _, e := range allEngines {
+		if len(e.scripts(t)) == 0 {
+			continue
+		}
 		for _, runtime := range strings.Fields(or(os.Getenv("ENGINES_RUNTIMES"), "runc husk")) {
-			t.Run(e.name+"/"+runtime, func(t *testing.T) { e.test(t, runtime) })
+			if !haveSystemd() {
+				t.Run(e.name+"/"+runtime, func(t *testing.T) { e.test(t, setting{runtime, "cgroupfs"}) })
+				continue
+			}
+			for _, driver := range []string{"cgroupfs", "systemd"} {
+				t.Run(e.name+"/"+driver+"/"+runtime, func(t *testing.T) { e.test(t, setting{runtime, driver}) })
+			}
 		}
 	}
 }
 
-func (e engine) test(t *testing.T, runtime string) {
-	daemon := e.start(t, runtime)
+// haveSystemd says whether this is a machine, not a box.
+func haveSystemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}
+
+func (e engine) test(t *testing.T, s setting) {
+	daemon := e.start(t, s)
 	makeImage(t)
 	shell(t, e.load)
 	// Engines make what they keep, such as a bridge, when first used.
 	scripts := e.scripts(t)
-	e.runScript(t, runtime, "testdata/"+e.warm(), daemon)
+	e.runScript(t, s, "testdata/"+e.warm(), daemon)
 	for _, file := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			before := census()
@@ -78,7 +104,7 @@ func (e engine) test(t *testing.T, runtime string) {
 				}
 				before.compare(t)
 			})
-			e.runScript(t, runtime, file, daemon)
+			e.runScript(t, s, file, daemon)
 		})
 	}
 }
@@ -102,8 +128,7 @@ func (e engine) warm() string {
 	return "run.txtar"
 }
 
-// scripts lists those for this engine: those named after it, and those that are named
-// after none for engines with Docker's command line.
+// scripts lists those that are for this engine, here.
 func (e engine) scripts(t *testing.T) (mine []string) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -111,30 +136,31 @@ func (e engine) scripts(t *testing.T) (mine []string) {
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
-		if e.only != nil {
-			if slices.Contains(e.only, name) {
-				mine = append(mine, file)
-			}
-			continue
-		}
-		prefix, _, _ := strings.Cut(name, "_")
-		switch prefix {
-		case e.name:
+		if e.has(name) && (!haveSystemd() || slices.Contains(onMachine, name)) {
 			mine = append(mine, file)
-		case "ctr", "docker", "dockremap", "podman", "rootless":
-		default:
-			if e.name != "ctr" {
-				mine = append(mine, file)
-			}
 		}
 	}
 	return mine
 }
 
+// has says whether a script is for this engine: one that is named after it, or after none
+// if it has Docker's command line.
+func (e engine) has(name string) bool {
+	if e.only != nil {
+		return slices.Contains(e.only, name)
+	}
+	prefix, _, _ := strings.Cut(name, "_")
+	switch prefix {
+	case "ctr", "docker", "dockremap", "podman", "rootless":
+		return prefix == e.name
+	}
+	return e.name != "ctr"
+}
+
 // shell runs a command line in /tmp.
 func shell(t *testing.T, line string) {
 	t.Helper()
-	cmd := exec.Command("timeout", "60", "sh", "-ec", line)
+	cmd := exec.Command("timeout", seconds(commandTimeout), "sh", "-ec", line)
 	cmd.Dir = "/tmp"
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", line, err, out)
@@ -170,9 +196,10 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// startRootless is Podman of an ordinary user, to whom no cgroups are delegated.
-func startRootless(t *testing.T, runtime string) *service {
-	startPodman(t, runtime)
+// startRootless is Podman of an ordinary user, to whom cgroups are delegated only by
+// systemd, if that is here.
+func startRootless(t *testing.T, s setting) *service {
+	startPodman(t, s)
 	write(t, "/etc/subuid", "user:400000:65536\n")
 	write(t, "/etc/subgid", "user:400000:65536\n")
 	write(t, "/usr/local/bin/rootless", `#!/bin/sh
@@ -184,7 +211,8 @@ grep -q ^user: /etc/passwd || { echo user:x:1000:1000::/home/user:/bin/sh >>/etc
 mkdir -p /home/user /run/user/1000
 mountpoint -q /home/user || mount -t tmpfs tmpfs /home/user
 chown user:user /home/user /run/user/1000
-chmod 700 /home/user /run/user/1000`)
+chmod 700 /home/user /run/user/1000
+[ ! -d /run/systemd/system ] || { loginctl enable-linger user; until [ -S /run/user/1000/bus ]; do sleep 0.2; done; }`)
 	return nil
 }
 
@@ -192,7 +220,7 @@ chmod 700 /home/user /run/user/1000`)
 // the engine's default.
 func configure(t *testing.T, path, runtime string) {
 	t.Helper()
-	readme, err := os.ReadFile(treeDir + "/README.md")
+	readme, err := os.ReadFile("../../README.md")
 	must(t, err)
 	_, text, found := strings.Cut(string(readme), "`"+path+"`")
 	_, text, fenced := strings.Cut(text, "\n```")
@@ -280,40 +308,40 @@ func tail(path string) string {
 	return string(bytes.Join(lines[max(0, len(lines)-8):], []byte("\n")))
 }
 
-func startContainerd(t *testing.T, _ string) *service {
+func startContainerd(t *testing.T, _ setting) *service {
 	return serve(t, "ctr version", "/usr/bin/containerd")
 }
 
-func startDocker(t *testing.T, runtime string) *service { return dockerd(t, runtime) }
+func startDocker(t *testing.T, s setting) *service { return dockerd(t, s) }
 
 // startRemapped is Docker whose containers have user namespaces.
-func startRemapped(t *testing.T, runtime string) *service {
+func startRemapped(t *testing.T, s setting) *service {
 	shell(t, "grep -q ^remap: /etc/passwd || { echo remap:x:998:998::/:/bin/false >>/etc/passwd; echo remap:x:998: >>/etc/group; }")
 	write(t, "/etc/subuid", "remap:300000:65536\n")
 	write(t, "/etc/subgid", "remap:300000:65536\n")
-	return dockerd(t, runtime, "--userns-remap=remap")
+	return dockerd(t, s, "--userns-remap=remap")
 }
 
-func dockerd(t *testing.T, runtime string, args ...string) *service {
-	startContainerd(t, runtime)
-	configure(t, "/etc/docker/daemon.json", runtime)
+func dockerd(t *testing.T, s setting, args ...string) *service {
+	startContainerd(t, s)
+	configure(t, "/etc/docker/daemon.json", s.runtime)
 	t.Cleanup(func() { shell(t, "nft flush ruleset") }) // of the network that the next engine has, too
 	return serve(t, "docker info", slices.Concat([]string{
-		"/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "--exec-opt=native.cgroupdriver=cgroupfs", "--live-restore",
+		"/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "--exec-opt=native.cgroupdriver=" + s.driver, "--live-restore",
 	}, args)...)
 }
 
 // startPodman configures it: there is no daemon.
-func startPodman(t *testing.T, runtime string) *service {
+func startPodman(t *testing.T, s setting) *service {
 	limits := ""
 	if !hasController("pids") { // which Podman does not ask
 		limits = "pids_limit = 0\n"
 	}
-	configure(t, "/etc/containers/containers.conf", runtime)
+	configure(t, "/etc/containers/containers.conf", s.runtime)
 	write(t, "/etc/containers/containers.conf.d/box.conf", `[containers]
 log_driver = "k8s-file"
 `+limits+`[engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = "`+s.driver+`"
 events_logger = "file"
 `)
 	write(t, "/etc/containers/policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)

@@ -61,7 +61,8 @@ func (s snapshot) leaks() (left []string) {
 	return left
 }
 
-// processes lists all in the box but the daemons, which may have been restarted.
+// processes lists all in the box but the daemons, which may have been restarted, and a
+// machine's kernel threads.
 func processes() (all []string) {
 	for _, name := range names("/proc") {
 		if _, err := strconv.Atoi(name); err != nil {
@@ -69,6 +70,9 @@ func processes() (all []string) {
 		}
 		status, err := os.ReadFile("/proc/" + name + "/status")
 		if err != nil {
+			continue
+		}
+		if haveSystemd() && bytes.Contains(status, []byte("\nPPid:\t2\n")) {
 			continue
 		}
 		cmdline, _ := os.ReadFile("/proc/" + name + "/cmdline")
@@ -106,6 +110,7 @@ func states() (all []string) {
 	for _, pattern := range []string{
 		"/run/husk/*", "/run/runc/*", "/run/docker/runtime-*/moby/*", "/run/containerd/runc/*/*",
 		"/run/containerd/io.containerd.runtime.v2.task/*/*", "/run/netns/*",
+		"/run/systemd/transient/*",
 	} {
 		found, _ := filepath.Glob(pattern)
 		all = append(all, found...)

@@ -7,7 +7,8 @@ set -eu
 
 suite=${SUITE:-forky} # testing: stable's engines are a year or more behind
 cache=${XDG_CACHE_HOME:-/var/cache}/husk
-packages=docker.io,docker-cli,containerd,podman,crun,runc,conmon,netavark,aardvark-dns,catatonit,uidmap,passt,busybox-static,iptables,nftables,iproute2,procps
+# What a VM boots from it needs comes last.
+packages=docker.io,docker-cli,containerd,podman,crun,runc,conmon,netavark,aardvark-dns,catatonit,uidmap,passt,busybox-static,iptables,nftables,iproute2,procps,systemd-sysv,dbus,dbus-user-session,libpam-systemd,kmod
 root=$cache/engines-$suite
 
 if [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ]; then

@@ -34,7 +34,7 @@ type script = testscript.TestScript
 // commandTimeout ends a command of an engine that hangs.
 const commandTimeout = 60 * time.Second
 
-func (e engine) runScript(t *testing.T, runtime, file string, daemon *service) {
+func (e engine) runScript(t *testing.T, s setting, file string, daemon *service) {
 	testscript.RunT(scriptT{t}, testscript.Params{
 		Files: []string{file},
 		Setup: func(env *testscript.Env) error {
@@ -43,7 +43,8 @@ func (e engine) runScript(t *testing.T, runtime, file string, daemon *service) {
 			env.Setenv("TMPDIR", "/tmp") // also for them
 			env.Setenv("ENGINE", e.command)
 			env.Setenv("REMOVE", e.remove)
-			env.Setenv("RUNTIME", runtime)
+			env.Setenv("RUNTIME", s.runtime)
+			env.Setenv("DRIVER", s.driver)
 			// Also for users of containers.
 			return errors.Join(os.Chmod(env.WorkDir, 0o755), os.Chmod(filepath.Dir(env.WorkDir), 0o755))
 		},
@@ -55,7 +56,11 @@ func (e engine) runScript(t *testing.T, runtime, file string, daemon *service) {
 			case "podman":
 				return e.command == "podman" || e.command == "rootless", nil
 			case "husk", "runc":
-				return runtime == name, nil
+				return s.runtime == name, nil
+			case "cgroupfs", "systemd":
+				return s.driver == name, nil
+			case "machine":
+				return haveSystemd(), nil
 			case "controller":
 				return hasController(arg), nil
 			}
@@ -90,11 +95,17 @@ func call(ts *script, args []string) int {
 
 func engineArgs(ts *script, args []string) []string {
 	if ts.Getenv("ENGINE") == "ctr" && args[0] == "run" {
-		args = slices.Concat([]string{"run", "--runc-binary", ts.Getenv("RUNTIME")}, noShares(), args[1:])
+		run := []string{"run", "--runc-binary", ts.Getenv("RUNTIME")}
+		if ts.Getenv("DRIVER") == "systemd" {
+			run = append(run, "--runc-systemd-cgroup", "--cgroup", "system.slice:ctr:box")
+		}
+		args = slices.Concat(run, noShares(), args[1:])
 	}
-	seconds := int(patience(commandTimeout) / time.Second)
-	return append([]string{"-k", "5", strconv.Itoa(seconds), ts.Getenv("ENGINE")}, args...)
+	return append([]string{"-k", "5", seconds(commandTimeout), ts.Getenv("ENGINE")}, args...)
 }
+
+// seconds is for timeout(1).
+func seconds(d time.Duration) string { return strconv.Itoa(int(patience(d) / time.Second)) }
 
 func status(ts *script, err error) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

@@ -40,8 +40,9 @@ hand_over() {
 	END
 	mkdir -p $units/multi-user.target.wants
 	ln -s ../husk.service $units/multi-user.target.wants/
-	# What takes time and serves nobody here.
-	for unit in getty.target systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-journal-flush.service systemd-update-utmp.service systemd-hwdb-update.service systemd-pcrphase.service apparmor.service; do
+	echo husk-vm >/etc/hostname
+	# What takes time and serves nobody here, and engines that tests start themselves.
+	for unit in docker.service docker.socket containerd.service podman-restart.service podman-auto-update.timer podman-clean-transient.service getty.target systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-journal-flush.service systemd-update-utmp.service systemd-hwdb-update.service systemd-pcrphase.service apparmor.service; do
 		ln -sf /dev/null $units/$unit
 	done
 	exec /lib/systemd/systemd systemd.unit=multi-user.target

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes what a VM boots from and prints the directory of the kernel and the root
-# image: images.sh SUITE[:FLAVOUR]|VMLINUZ. Everything comes from Debian's archive by way of
-# mmdebstrap, which leaves the machine's own apt alone, and stays in the user's cache
-# under a hash of this file. Delete the directory to renew it.
+# image: images.sh SUITE[:FLAVOUR]|VMLINUZ [engines], where the last word asks for the
+# root of ../engines. Everything comes from Debian's archive by way of mmdebstrap, which
+# leaves the machine's own apt alone, and stays in the user's cache under a hash of this
+# file. Delete the directory to renew it.
 set -eu
 
 kernel=$1
@@ -20,23 +21,38 @@ debian() {
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' "$@" >&2
 }
 
-# The root has what tests call, and systemd for those of its driver.
-root=$cache/root-$recipe.ext4
-if [ ! -e "$root" ]; then
-	echo "making $root (once; half a minute)" >&2
-	tmp=$(mktemp -d "$cache/new.XXXXXX")
-	debian --variant=minbase \
-		--include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,busybox-static,crun,uidmap,util-linux,kmod,iproute2,procps,e2fsprogs,libc-bin,libseccomp2,apparmor,secilc \
-		trixie "$tmp/tree"
-	cp "$tmp/tree/bin/busybox" "$tmp/busybox"
-	rm -rf "$tmp/tree/usr/lib/modules"
-	mkdir -p "$tmp/tree/usr/lib/modules" "$tmp/tree/husk"
-	echo husk-vm >"$tmp/tree/etc/hostname"
-	mke2fs -q -F -t ext4 -O ^has_journal -d "$tmp/tree" "$tmp/root" 3G >&2
-	mv "$tmp/busybox" "$root.busybox"
+# image TREE SIZE makes one of a directory.
+image() {
+	mke2fs -q -F -t ext4 -O ^has_journal -d "$1" "$tmp/root" "$2" >&2
+	cp "$1/bin/busybox" "$root.busybox"
 	mv "$tmp/root" "$root"
 	rm -rf "$tmp"
-fi
+}
+
+case ${2:-} in
+engines)
+	tree=$(integration/engines/root.sh)
+	root=$cache/engines-$recipe-$(stat -c %Y "$tree").ext4
+	if [ ! -e "$root" ]; then
+		echo "making $root (once; ten seconds)" >&2
+		rm -f "$cache"/engines-*
+		tmp=$(mktemp -d "$cache/new.XXXXXX")
+		image "$tree" 4G
+	fi
+	;;
+*) # what tests call, and systemd for those of its driver
+	root=$cache/root-$recipe.ext4
+	if [ ! -e "$root" ]; then
+		echo "making $root (once; half a minute)" >&2
+		tmp=$(mktemp -d "$cache/new.XXXXXX")
+		debian --variant=minbase \
+			--include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,busybox-static,crun,uidmap,util-linux,kmod,iproute2,procps,e2fsprogs,libc-bin,libseccomp2,apparmor,secilc \
+			trixie "$tmp/tree"
+		rm -rf "$tmp/tree/usr/lib/modules"
+		image "$tmp/tree" 3G
+	fi
+	;;
+esac
 
 # What the first program needs to reach its disks and its host.
 boot_modules='virtio_pci virtio_blk virtio_console ext4'
@@ -66,6 +82,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 while read -r m; do insmod /lib/modules/$m; done </lib/modules/order
 mount -t ext4 /dev/vda /root
+mkdir -p /root/usr/lib/modules /root/husk
 mount -t ext4 -o ro /dev/vdb /root/usr/lib/modules
 tar -x -C /root/husk -f /dev/vdc
 umount /sys /proc

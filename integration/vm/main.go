@@ -39,6 +39,7 @@ type options struct {
 	json        bool          // print test events, as go test -json does
 	full        bool          // without -test.short
 	systemd     bool          // boot it
+	engines     bool          // boot the root that has some
 	suite       bool          // bring the official validation suite
 	cover       bool          // fetch coverage
 	verbose     bool          // print the console
@@ -67,6 +68,7 @@ func parse() *options {
 	flag.BoolVar(&o.full, "full", false, "not only the short tests")
 	flag.BoolVar(&o.cover, "cover", false, "bring coverage back, of the tests and of husk, and print it")
 	flag.BoolVar(&o.systemd, "systemd", false, "boot systemd and run as its service")
+	flag.BoolVar(&o.engines, "engines", false, "boot the root that has container engines")
 	flag.BoolVar(&o.suite, "suite", false, "bring the official validation suite, which takes some 200 MB")
 	flag.BoolVar(&o.verbose, "v", false, "print the kernel's console, too")
 	flag.StringVar(&o.lsm, "lsm", "", "security `module`, such as selinux, instead of AppArmor")
@@ -99,6 +101,9 @@ func (o *options) name() string {
 	if o.systemd {
 		name += "-systemd"
 	}
+	if o.engines {
+		name += "-engines"
+	}
 	if o.lsm != "" {
 		name += "-" + o.lsm
 	}
@@ -106,7 +111,7 @@ func (o *options) name() string {
 }
 
 func run(o *options) (int, error) {
-	kernel, root, err := images(o.kernel)
+	kernel, root, err := o.images()
 	if err != nil {
 		return 0, err
 	}
@@ -138,12 +143,15 @@ func coverage() error {
 }
 
 // images asks images.sh for the directory of a kernel and for the root.
-func images(kernel string) (dir, root string, err error) {
-	cmd := exec.Command("integration/vm/images.sh", kernel)
+func (o *options) images() (dir, root string, err error) {
+	cmd := exec.Command("integration/vm/images.sh", o.kernel)
+	if o.engines {
+		cmd.Args = append(cmd.Args, "engines")
+	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", "", fmt.Errorf("images.sh %s: %w", kernel, err)
+		return "", "", fmt.Errorf("images.sh %s: %w", o.kernel, err)
 	}
 	dir, root, _ = strings.Cut(strings.TrimSpace(string(out)), " ")
 	return dir, root, nil

@@ -54,6 +54,9 @@ func newPayload(o *options) (*os.File, error) {
 	if o.systemd {
 		environment += " HUSK_DRIVER=systemd"
 	}
+	if o.engines {
+		environment += " ENGINES_ROOT=/ " + quote([]string{"ENGINES_RUNTIMES=" + os.Getenv("ENGINES_RUNTIMES")})
+	}
 	if o.suite {
 		environment += " HUSK_SUITE=/husk/suite"
 	}
