@@ -12,11 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/integration/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,14 +30,8 @@ const (
 // sweeps watch their own clock.
 const boxTimeout = 3 * time.Minute
 
-// patience stretches what a test waits for by $HUSK_PATIENCE: an emulated machine is
-// slow.
-func patience(d time.Duration) time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("HUSK_PATIENCE")); err == nil && n > 1 {
-		return d * time.Duration(n)
-	}
-	return d
-}
+// patience is short for its many callers.
+var patience = harness.Patience
 
 // toolDir holds the compiled helpers. It belongs to the outermost process.
 var toolDir = os.Getenv(envTools)
@@ -106,23 +99,22 @@ func exact(name string) string {
 // what became of the test in there.
 func runBox(t *testing.T) {
 	requireTools(t)
-	group := newGroup(t)
+	group, err := harness.NewGroup("husk-test")
+	if err != nil {
+		t.Skipf("needs %v", err)
+	}
+	t.Cleanup(func() { group.Remove() })
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run="+exact(t.Name()), "-test.timeout=0")
 	cmd.Args = append(cmd.Args, inheritedFlags()...)
 	cmd.Env = append(os.Environ(), envInit+"=1", envTest+"="+t.Name(), envTools+"="+toolDir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Pdeathsig:   syscall.SIGKILL,
-		UseCgroupFD: true,
-		CgroupFD:    int(group.Fd()),
-	}
+	cmd.SysProcAttr = group.Isolate()
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start a box: %v", err)
 	}
 	timer := time.AfterFunc(boxTimeout, func() { cmd.Process.Kill() })
-	err := cmd.Wait()
+	err = cmd.Wait()
 	if !timer.Stop() {
 		t.Errorf("killed: took more than %v", boxTimeout)
 	}
@@ -164,90 +156,6 @@ func skipReason(out string) string {
 	return "skipped"
 }
 
-// newGroup makes the cgroup that becomes the root of a box's cgroup namespace.
-// It goes through a detached mount, so that it needs no cgroup2 to be mounted
-// anywhere and a cgroup v1 tree on the machine stays untouched.
-func newGroup(t *testing.T) *os.File {
-	t.Helper()
-	root := cgroupRoot(t)
-	name := fmt.Sprintf("husk-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	if err := unix.Mkdirat(root, name, 0o755); err != nil {
-		t.Skipf("needs a writable cgroup2 hierarchy: mkdir: %v", err)
-	}
-	fd, err := unix.Openat(root, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := os.NewFile(uintptr(fd), name)
-	t.Cleanup(func() {
-		removeGroup(root, name)
-		dir.Close()
-	})
-	return dir
-}
-
-var cgroupRoot = func() func(t *testing.T) int {
-	open := sync.OnceValues(func() (int, error) {
-		// The machine's own mount, if there is one: another would change its options, which
-		// are those of the hierarchy and of who mounts last.
-		if where, err := cgroups.Mountpoint(); err == nil {
-			return unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		}
-		fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
-		if err != nil {
-			return -1, err
-		}
-		defer unix.Close(fs)
-		if err := unix.FsconfigCreate(fs); err != nil {
-			return -1, err
-		}
-		return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	})
-	return func(t *testing.T) int {
-		fd, err := open()
-		if err != nil {
-			t.Skipf("needs root with a cgroup2 file system: %v", err)
-		}
-		return fd
-	}
-}()
-
-// removeGroup kills and removes what a box left, which the box's own leak check
-// has complained about already.
-func removeGroup(root int, name string) {
-	fd, err := unix.Openat(root, name+"/cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Write(fd, []byte("1"))
-		unix.Close(fd)
-	}
-	for range 200 {
-		if removeTree(root, name) == nil {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// removeTree removes a cgroup and those below it.
-func removeTree(at int, name string) error {
-	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	dir := os.NewFile(uintptr(fd), name)
-	entries, _ := dir.ReadDir(-1)
-	for _, e := range entries {
-		if e.IsDir() {
-			removeTree(fd, e.Name())
-		}
-	}
-	dir.Close()
-	return unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
-}
-
 // boxInit is PID 1 of a box: it furnishes the box, starts the test as its child
 // and reaps whoever is reparented to it, as a machine's init would.
 func boxInit() int {
@@ -259,32 +167,7 @@ func boxInit() int {
 		return 2
 	}
 	os.Unsetenv(envInit)
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   append(os.Environ(), "TMPDIR="+workRoot),
-		Files: []uintptr{0, 1, 2},
-	})
-	if err != nil {
-		fmt.Println("start the test:", err)
-		return 2
-	}
-	return reapUntil(pid)
-}
-
-func reapUntil(pid int) int {
-	for {
-		var status syscall.WaitStatus
-		got, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return 2
-		case got == pid && status.Signaled():
-			fmt.Println("the test was killed by", status.Signal())
-			return 128 + int(status.Signal())
-		case got == pid:
-			return status.ExitStatus()
-		}
-	}
+	return harness.Run(append(os.Environ(), "TMPDIR="+workRoot))
 }
 
 // workRoot is where tests have their directories, on the box's own tmpfs.

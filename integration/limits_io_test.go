@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/integration/harness"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -179,15 +180,25 @@ func outerDisk(t *testing.T) disk {
 	return slowDisk(t)
 }
 
-// rootFile reads a file of the hierarchy's root.
+// rootPath names a file of the hierarchy's root.
+func rootPath(t *testing.T, name string) string {
+	t.Helper()
+	root, err := harness.CgroupRoot()
+	if err != nil {
+		t.Skipf("needs root with a cgroup2 file system: %v", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", root, name)
+}
+
+// rootFile reads one.
 func rootFile(t *testing.T, name string) string {
 	t.Helper()
-	return readString(t, fmt.Sprintf("/proc/self/fd/%d/%s", cgroupRoot(t), name))
+	return readString(t, rootPath(t, name))
 }
 
 func writeRootFile(t *testing.T, name, value string) error {
 	t.Helper()
-	return os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/%s", cgroupRoot(t), name), []byte(value), 0)
+	return os.WriteFile(rootPath(t, name), []byte(value), 0)
 }
 
 func useBFQ(t *testing.T, d disk) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/integration/harness"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -157,7 +158,7 @@ func newOracle(t *testing.T, p peers) *oracle {
 	plainSignals()
 	t.Cleanup(func() {
 		if fd, err := unix.Open("/sys/fs/cgroup", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
-			removeTree(fd, "oracle") // above the containers' cgroups, which the runtimes remove
+			harness.RemoveTree(fd, "oracle") // above the containers' cgroups, which the runtimes remove
 			unix.Close(fd)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/integration/harness"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -123,7 +124,7 @@ func (b *bundle) occupied() {
 	b.t.Helper()
 	const group = "/sys/fs/cgroup/sweep/deep/c1"
 	must(b.t, os.MkdirAll(group, 0o755))
-	b.t.Cleanup(func() { removeTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep") })
+	b.t.Cleanup(func() { harness.RemoveTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep") })
 }
 
 // killSweep kills the victim at each of its system calls during a command, then
@@ -220,7 +221,7 @@ func killStrays() {
 		}
 	}
 	time.Sleep(50 * time.Millisecond)
-	removeTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep")
+	harness.RemoveTree(unix.AT_FDCWD, "/sys/fs/cgroup/sweep")
 	os.RemoveAll("/run/husk")
 }
 

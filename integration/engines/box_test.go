@@ -7,11 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/integration/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,25 +53,24 @@ func runBox() (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	group, remove, err := newGroup()
+	group, err := harness.NewGroup("husk-engines")
 	if err != nil {
-		return 1, fmt.Errorf("a cgroup for the box: %w", err)
+		return 1, err
 	}
-	defer remove()
+	defer func() {
+		if err := group.Remove(); err != nil {
+			fmt.Fprintln(os.Stderr, "engines:", err)
+		}
+	}()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), envRole+"=init", "HUSK="+husk)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Pdeathsig:   syscall.SIGKILL,
-		UseCgroupFD: true,
-		CgroupFD:    int(group.Fd()),
-	}
+	cmd.SysProcAttr = group.Isolate()
 	runtime.LockOSThread() // Pdeathsig is about the thread
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
-	timer := time.AfterFunc(patience(boxTimeout), func() {
+	timer := time.AfterFunc(harness.Patience(boxTimeout), func() {
 		fmt.Fprintln(os.Stderr, "engines: killed: took too long")
 		cmd.Process.Kill()
 	})
@@ -82,48 +80,6 @@ func runBox() (int, error) {
 		return 1, err
 	}
 	return max(cmd.ProcessState.ExitCode(), -cmd.ProcessState.ExitCode()), nil
-}
-
-// newGroup makes the cgroup that becomes the root of the box's cgroup namespace, by way
-// of a copy of the machine's mount that is attached nowhere.
-func newGroup() (dir *os.File, remove func(), err error) {
-	where, err := cgroups.Mountpoint()
-	if err != nil {
-		return nil, nil, err
-	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return nil, nil, err
-	}
-	name := fmt.Sprintf("/proc/self/fd/%d/husk-engines-%d", tree, os.Getpid())
-	if err := os.Mkdir(name, 0o755); err != nil {
-		return nil, nil, err
-	}
-	dir, err = os.Open(name)
-	return dir, func() { removeGroup(name) }, err
-}
-
-// removeGroup removes what a box leaves when it is interrupted; otherwise it is one
-// empty group.
-func removeGroup(name string) {
-	_ = os.WriteFile(name+"/cgroup.kill", []byte("1"), 0)
-	for range 200 {
-		var dirs []string
-		_ = filepath.WalkDir(name, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			_ = unix.Rmdir(dirs[i])
-		}
-		if _, err := os.Stat(name); err != nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	fmt.Fprintln(os.Stderr, "engines: left behind: cgroup", filepath.Base(name))
 }
 
 // boxInit furnishes the box and reaps, as a machine's init would, until the tests end.
@@ -138,25 +94,7 @@ func boxInit() int {
 	os.Unsetenv("TMPDIR")
 	os.Unsetenv("XDG_RUNTIME_DIR")
 	os.Setenv(envRole, "test")
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "engines:", err)
-		return 1
-	}
-	for {
-		var status syscall.WaitStatus
-		got, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return 1
-		case got == pid && status.Signaled():
-			fmt.Fprintln(os.Stderr, "engines: the tests were killed by", status.Signal())
-			return 128 + int(status.Signal())
-		case got == pid:
-			return status.ExitStatus()
-		}
-	}
+	return harness.Run(os.Environ())
 }
 
 // The places in the box: what it is made from, the source tree, the tests' part of it.

@@ -12,16 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// patience stretches what a test waits for by $HUSK_PATIENCE: an emulated machine is
-// slow.
-func patience(d time.Duration) time.Duration {
-	if n, err := strconv.Atoi(os.Getenv("HUSK_PATIENCE")); err == nil && n > 1 {
-		return d * time.Duration(n)
-	}
-	return d
-}
+	"github.com/huskrun/husk/integration/harness"
+)
 
 // An engine is a command line and what has to run for it.
 type engine struct {
@@ -281,7 +274,7 @@ func (s *service) start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(patience(30 * time.Second))
+	deadline := time.Now().Add(harness.Patience(30 * time.Second))
 	for exec.Command("sh", "-c", s.ready).Run() != nil {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s does not get ready:\n%s", s.name(), tail(s.log()))
@@ -294,7 +287,7 @@ func (s *service) start() error {
 // stop terminates it, and kills it when that does not help.
 func (s *service) stop() (err error) {
 	s.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(patience(20*time.Second), func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(harness.Patience(20*time.Second), func() { s.cmd.Process.Kill() })
 	s.cmd.Wait()
 	if !timer.Stop() {
 		err = fmt.Errorf("%s does not end:\n%s", s.name(), tail(s.log()))

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/huskrun/husk/integration/harness"
 )
 
 // settle is how long an engine may take to tidy up after it has answered.
@@ -31,7 +33,7 @@ func census() snapshot {
 // compare waits for the box to look as it did, and fails the test if it does not.
 func (s snapshot) compare(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(patience(settle))
+	deadline := time.Now().Add(harness.Patience(settle))
 	for {
 		left := s.leaks()
 		if len(left) == 0 {

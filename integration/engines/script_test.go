@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/integration/harness"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -105,7 +106,7 @@ func engineArgs(ts *script, args []string) []string {
 }
 
 // seconds is for timeout(1).
-func seconds(d time.Duration) string { return strconv.Itoa(int(patience(d) / time.Second)) }
+func seconds(d time.Duration) string { return strconv.Itoa(int(harness.Patience(d) / time.Second)) }
 
 func status(ts *script, err error) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -145,7 +146,7 @@ func cmdUntil(ts *script, neg bool, args []string) {
 		ts.Fatalf("usage: until REGEXP engine ARGS...")
 	}
 	want := regexp.MustCompile("(?m)" + args[0])
-	deadline := time.Now().Add(patience(15 * time.Second))
+	deadline := time.Now().Add(harness.Patience(15 * time.Second))
 	for {
 		out, err := exec.Command("timeout", engineArgs(ts, args[2:])...).CombinedOutput()
 		if want.Match(out) != neg {
