@@ -19,6 +19,7 @@ type Images struct {
 	Dir              string      // "": /var/cache/husk/images, or husk/images below an ordinary user's XDG_CACHE_HOME
 	Program          io.ReaderAt // the unpacker
 	UIDMaps, GIDMaps []specs.LinuxIDMapping
+	Limit            int64 // bytes that one layer may unpack to, 0: image.DefaultLimit
 }
 
 var errNoUnpacker = errors.New("this program was built without its unpacker")
@@ -33,12 +34,22 @@ func (s *Images) Open(ctx context.Context, name string) (*image.Image, error) {
 			return nil, wrap("open image", "", err)
 		}
 	}
-	store := &image.Store{Dir: dir, UIDMaps: s.UIDMaps, GIDMaps: s.GIDMaps, Start: s.start}
+	store := &image.Store{Dir: dir, UIDMaps: rooted(s.UIDMaps), GIDMaps: rooted(s.GIDMaps), Limit: s.Limit}
+	store.Start = func(ctx context.Context) (image.Peer, error) { return s.start(ctx, store.UIDMaps, store.GIDMaps) }
 	img, err := store.Open(ctx, name)
 	if e, ok := errors.AsType[*image.Error](err); ok {
 		err = &Error{Path: e.Path, Err: e, Hint: e.Hint}
 	}
 	return img, wrap("open image", "", err)
+}
+
+// rooted is a mapping of one id as root would have it: files of a container that has no
+// other belong to it, whatever its number there, and only root unpacks.
+func rooted(maps []specs.LinuxIDMapping) []specs.LinuxIDMapping {
+	if len(maps) != 1 || maps[0].Size != 1 {
+		return maps
+	}
+	return []specs.LinuxIDMapping{{HostID: maps[0].HostID, Size: 1}}
 }
 
 // imageDir is a place that may be removed at any time.
@@ -58,7 +69,7 @@ type confined struct {
 }
 
 // start starts the unpacker where it can reach nothing but what it is handed.
-func (s *Images) start(ctx context.Context) (image.Peer, error) {
+func (s *Images) start(ctx context.Context, uids, gids []specs.LinuxIDMapping) (image.Peer, error) {
 	if s.Program == nil {
 		return nil, errNoUnpacker
 	}
@@ -70,10 +81,10 @@ func (s *Images) start(ctx context.Context) (image.Peer, error) {
 	u := new(confined)
 	c := &namespaces.Config{
 		New:     unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		UIDMaps: s.UIDMaps, GIDMaps: s.GIDMaps, Cgroup: -1,
+		UIDMaps: uids, GIDMaps: gids, Cgroup: -1,
 		Exe: exe, Args: []string{"husk-unpacker"}, Env: []string{"GOTRACEBACK=none"},
 	}
-	if len(s.UIDMaps)+len(s.GIDMaps) > 0 {
+	if len(uids)+len(gids) > 0 {
 		c.New |= unix.CLONE_NEWUSER
 	}
 	if u.Conn, c.Child, err = namespaces.Pair(); err != nil {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json/v2"
@@ -77,13 +78,24 @@ func own(path string, mode os.FileMode, group int) error {
 	return nil
 }
 
-// lock waits until nobody else unpacks here.
-func (d *shelf) lock() (*os.File, error) {
+// lock waits until nobody else unpacks here, or nobody wants the image any more.
+func (d *shelf) lock(ctx context.Context) (*os.File, error) {
 	f, err := os.OpenFile(d.path+"/lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := retry(func() (struct{}, error) { return struct{}{}, unix.Flock(int(f.Fd()), unix.LOCK_EX) }); err != nil {
+	done := make(chan error, 1)
+	go func() {
+		_, err := retry(func() (struct{}, error) { return struct{}{}, unix.Flock(int(f.Fd()), unix.LOCK_EX) })
+		done <- err
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		go func() { <-done; f.Close() }()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
 		f.Close()
 		return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 	}

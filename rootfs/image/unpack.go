@@ -26,7 +26,7 @@ type unpacking struct {
 
 // unpack has the unpacker look at the image and write the layers that are missing.
 func (s *Store) unpack(ctx context.Context, d *shelf, f *file) (img *Image, err error) {
-	lock, err := d.lock()
+	lock, err := d.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,15 +57,37 @@ func (u *unpacking) run() (*Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, chain := range found.Chains {
+	return found, u.layers(found.Chains)
+}
+
+// layers has those written that are missing. They get their names when all are there.
+func (u *unpacking) layers(chains []string) (err error) {
+	var paths, fresh []string
+	defer func() {
+		for _, path := range fresh {
+			_ = u.discard(path) // or whoever unpacks next does
+		}
+	}()
+	for i, chain := range chains {
 		if u.shelf.has(chain) {
+			paths = append(paths, u.shelf.layer(chain))
 			continue
 		}
-		if err := u.layer(i, found.Chains); err != nil {
-			return nil, err
+		fresh = append(fresh, u.shelf.unfinished+"/"+strconv.Itoa(i))
+		paths = append(paths, fresh[len(fresh)-1]+"/fs")
+		if err := u.layer(i, paths); err != nil {
+			return err
 		}
 	}
-	return found, nil
+	for i, chain := range chains {
+		if there := u.shelf.layer(chain); there != paths[i] {
+			if err := os.Rename(filepath.Dir(paths[i]), filepath.Dir(there)); err != nil {
+				return err
+			}
+		}
+	}
+	fresh = nil
+	return nil
 }
 
 // tidy removes what others have left that were killed: they held the lock that we have.
@@ -106,36 +128,18 @@ func (u *unpacking) inspect() (*Found, error) {
 	return &found, err
 }
 
-// layer has one unpacked and puts it in its place.
-func (u *unpacking) layer(i int, chains []string) (err error) {
-	fresh := u.shelf.unfinished + "/" + strconv.Itoa(i)
-	if err := errors.Join(os.Mkdir(fresh, 0o711), os.Mkdir(fresh+"/fs", 0o755)); err != nil {
-		return err
+// layer has one written into the last directory, which is made, above the others.
+func (u *unpacking) layer(i int, paths []string) error {
+	files := paths[i]
+	err := errors.Join(os.Mkdir(filepath.Dir(files), 0o711), os.Mkdir(files, 0o755))
+	if err == nil { // the caller's umask is not the containers' matter
+		err = errors.Join(os.Chmod(filepath.Dir(files), 0o711), os.Chown(files, u.shelf.root[0], u.shelf.root[1]), os.Chmod(files, 0o755))
 	}
-	defer func() {
-		if err != nil {
-			_ = u.discard(fresh) // or whoever unpacks next does
-		}
-	}()
-	// The caller's umask is not the containers' matter.
-	err = errors.Join(os.Chmod(fresh, 0o711), os.Chown(fresh+"/fs", u.shelf.root[0], u.shelf.root[1]), os.Chmod(fresh+"/fs", 0o755))
 	if err != nil {
 		return err
 	}
-	paths := []string{fresh + "/fs"}
-	for _, chain := range slices.Backward(chains[:i]) {
-		paths = append(paths, u.shelf.layer(chain))
-	}
-	if err := u.write(i, paths); err != nil {
-		return err
-	}
-	return os.Rename(fresh, filepath.Dir(u.shelf.layer(chains[i])))
-}
-
-// write has a layer written into the first directory, above the others.
-func (u *unpacking) write(i int, paths []string) error {
 	var fds []int
-	for _, path := range paths {
+	for _, path := range slices.Backward(paths) {
 		dir, err := openDir(path)
 		if err != nil {
 			return err
@@ -147,15 +151,12 @@ func (u *unpacking) write(i int, paths []string) error {
 	if order.Limit == 0 {
 		order.Limit = DefaultLimit
 	}
-	ids := 0
 	for k, maps := range [][]specs.LinuxIDMapping{u.store.UIDMaps, u.store.GIDMaps} {
 		for _, m := range maps {
 			order.IDs[k] = append(order.IDs[k], Range{m.ContainerID, m.Size})
-			ids += int(m.Size)
 		}
 	}
-	order.One = ids == 2
-	_, err := u.ask(MsgLayer, Encode(order), fds...)
+	_, err = u.ask(MsgLayer, Encode(order), fds...)
 	return err
 }
 

@@ -47,7 +47,6 @@ type Config struct {
 type Layer struct {
 	Index int
 	IDs   [2][]Range // users and groups that there are
-	One   bool       // all files shall belong to root, the only one there is
 	Limit int64      // bytes that may be written
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -221,20 +222,17 @@ func permitted(name string) bool {
 	return name == "security.capability" || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// owner makes sure that there is such a user.
+// owner makes sure that there is such a user. Where there is only one, everything is that
+// one's.
 func (x *extraction) owner(h *tar.Header) error {
-	if x.order.One {
-		h.Uid, h.Gid = 0, 0
-		return nil
-	}
-	for i, id := range [...]int{h.Uid, h.Gid} {
-		ok := len(x.order.IDs[i]) == 0
-		for _, r := range x.order.IDs[i] {
-			ok = ok || uint64(id) >= uint64(r.First) && uint64(id) < uint64(r.First)+uint64(r.Size)
+	for i, id := range [...]*int{&h.Uid, &h.Gid} {
+		ids := x.order.IDs[i]
+		if len(ids) == 1 && ids[0].Size == 1 {
+			*id = int(ids[0].First)
 		}
-		if !ok {
+		if len(ids) > 0 && !slices.ContainsFunc(ids, func(r image.Range) bool { return *id >= int(r.First) && *id-int(r.First) < int(r.Size) }) {
 			return hinted{
-				fmt.Errorf("%s belongs to %s %d, which the id mapping does not have: %w", h.Name, [...]string{"user", "group"}[i], id, unix.EINVAL),
+				fmt.Errorf("%s belongs to %s %d, which the id mapping does not have: %w", h.Name, [...]string{"user", "group"}[i], *id, unix.EINVAL),
 				"map more ids; an ordinary user's come from /etc/subuid and /etc/subgid",
 			}
 		}
@@ -276,11 +274,11 @@ func (x *extraction) room(h *tar.Header) error {
 	if err := unix.Statfs("/", &fs); err != nil {
 		return os.NewSyscallError("statfs", err)
 	}
-	size := uint64(fs.Bsize)
-	keep := min(keepBytes, fs.Blocks*size/20)
-	if fs.Bavail*size < keep+uint64(h.Size) || fs.Files > 0 && fs.Ffree < fs.Files/20 {
+	free, keep := fs.Bavail*uint64(fs.Bsize), min(keepBytes, fs.Blocks*uint64(fs.Bsize)/20)
+	if free < keep+uint64(h.Size) || fs.Files > 0 && fs.Ffree < fs.Files/20 {
 		return hinted{
-			fmt.Errorf("%s: no room: %d MiB would be left: %w", h.Name, int64(fs.Bavail*size-uint64(h.Size))>>20, unix.ENOSPC),
+			fmt.Errorf("%s: no room for %d bytes: %d bytes and %d inodes are free, of which %d and %d are to stay so: %w",
+				h.Name, h.Size, free, fs.Ffree, keep, fs.Files/20, unix.ENOSPC),
 			"free some space, or keep images on another filesystem",
 		}
 	}
