@@ -160,14 +160,20 @@ func (f Files) Dir(t testing.TB, dir string) string {
 }
 
 // Archive writes them into a tar archive, the path of which it returns.
-func (f Files) Archive(t testing.TB, path string, more ...Entry) string {
+func (f Files) Archive(t testing.TB, path string) string {
+	t.Helper()
+	must(t, os.WriteFile(path, f.Bytes(t), 0o644))
+	return path
+}
+
+// Bytes is the archive of the files and whatever else is to be in it.
+func (f Files) Bytes(t testing.TB, more ...Entry) []byte {
 	t.Helper()
 	for name, b := range f {
 		more = append(more, File(name, string(b)))
 	}
 	slices.SortFunc(more, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
-	must(t, os.WriteFile(path, Layer(t, more...), 0o644))
-	return path
+	return Layer(t, more...)
 }
 
 func marshal(t testing.TB, v any) []byte {

@@ -58,7 +58,7 @@ func (a asked) open(name string) (*part, error) {
 
 // archive is a tar file, which is read where it lies.
 type archive struct {
-	f     *os.File
+	f     file
 	parts map[string]place
 }
 
@@ -74,7 +74,13 @@ const (
 	maxLinks = 40 // as the kernel
 )
 
-func openArchive(f *os.File) (source, error) {
+// file is what an archive is read from.
+type file interface {
+	io.ReadSeeker
+	io.ReaderAt
+}
+
+func openArchive(f file) (source, error) {
 	a := &archive{f, map[string]place{}}
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
