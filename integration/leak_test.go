@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,7 @@ type snapshot struct {
 	groups    []string
 	classes   []string // of resctrl, where there is one, and what they may use
 	links     []string
+	filter    []string // tables of nftables
 	state     []string
 	fds       []string
 	names     []string // host and domain name: a missing UTS namespace changes them
@@ -37,6 +39,7 @@ func census(t *testing.T) *snapshot {
 		groups:    directories("/sys/fs/cgroup"),
 		classes:   classes(),
 		links:     linkNames(),
+		filter:    tables(),
 		state:     stateFiles("/run/husk"),
 		fds:       descriptors(),
 		names:     utsNames(),
@@ -73,6 +76,7 @@ func (s *snapshot) leaks(t *testing.T) []string {
 		{"cgroup", s.groups, now.groups},
 		{"class", s.classes, now.classes},
 		{"link", s.links, now.links},
+		{"table", s.filter, now.filter},
 		{"state", s.state, now.state},
 		{"descriptor", s.fds, now.fds},
 		{"name", s.names, now.names},
@@ -151,6 +155,16 @@ func linkNames() []string {
 		if name, _, ok := strings.Cut(l, ":"); ok {
 			all = append(all, strings.TrimSpace(name))
 		}
+	}
+	return all
+}
+
+// tables lists those of the packet filter, if the kernel has one.
+func tables() []string {
+	var all []string
+	list, _ := new(nftables.Conn).ListTables()
+	for _, table := range list {
+		all = append(all, table.Name)
 	}
 	return all
 }

@@ -104,10 +104,11 @@ func TestKillSweepNetDevices(t *testing.T) {
 	})
 }
 
-// networked gives the container an interface on a bridge that is made for it.
+// networked gives the container an interface on a bridge that is made for it, and the
+// packet filter something to do.
 func (b *bundle) networked() {
 	b.t.Helper()
-	b.annotate("bridge=husk0,address=auto")
+	b.annotate("bridge=husk0,address=auto,masquerade,publish=8080:80/tcp,forwarding")
 }
 
 func (b *bundle) annotate(words string) {

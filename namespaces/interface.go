@@ -25,12 +25,32 @@ type Interface struct {
 	DNS       []string // addresses of servers, or DNSHost or DNSNone alone
 	Hosts     bool     // the container gets an /etc/hosts
 	Hostname  bool     // and an /etc/hostname
+
+	Masquerade bool   // what goes on from the host has the host's address
+	Publish    []Port // that lead into the container
+	Forwarding bool   // the host is to forward packets
 }
 
 // Route is one of the container.
 type Route struct {
 	To  Address
 	Via Address // without IP: the gateway or, if there is none, whatever the interface is connected to
+}
+
+// Port is one of the host's, of every address that it has, which leads to one of the
+// container's.
+type Port struct {
+	Protocol   byte // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	Host, Into uint16
+}
+
+// String writes it as the word publish has it.
+func (p Port) String() string {
+	protocol := "tcp"
+	if p.Protocol == unix.IPPROTO_UDP {
+		protocol = "udp"
+	}
+	return fmt.Sprintf("%d:%d/%s", p.Host, p.Into, protocol)
 }
 
 // BridgePrefix begins the names of the bridges that are made if they are missing.
@@ -66,6 +86,9 @@ var words = []word{
 	{key: "dns", again: true, set: (*Interface).addDNS},
 	{key: "hosts", flag: func(i *Interface) *bool { return &i.Hosts }},
 	{key: "hostname", flag: func(i *Interface) *bool { return &i.Hostname }},
+	{key: "masquerade", flag: func(i *Interface) *bool { return &i.Masquerade }},
+	{key: "publish", again: true, set: (*Interface).addPort},
+	{key: "forwarding", flag: func(i *Interface) *bool { return &i.Forwarding }},
 }
 
 // use takes a word with its value, if one is given.
@@ -122,6 +145,39 @@ func setName(p *string, s string) error {
 	*p = s
 	return nil
 }
+
+// addPort: HOST:CONTAINER/PROTOCOL.
+func (i *Interface) addPort(s string) error {
+	ports, protocol, _ := strings.Cut(s, "/")
+	host, into, _ := strings.Cut(ports, ":")
+	p := Port{Host: parsePort(host), Into: parsePort(into)}
+	switch protocol {
+	case "tcp":
+		p.Protocol = unix.IPPROTO_TCP
+	case "udp":
+		p.Protocol = unix.IPPROTO_UDP
+	}
+	if p.Protocol == 0 || p.Host == 0 || p.Into == 0 {
+		return errors.New("is not a port of the host and one of the container, as in 8080:80/tcp or 53:53/udp")
+	}
+	if slices.ContainsFunc(i.Publish, func(q Port) bool { return q.Protocol == p.Protocol && q.Host == p.Host }) {
+		return errors.New("is a second use of that port of the host")
+	}
+	i.Publish = append(i.Publish, p)
+	return nil
+}
+
+// parsePort returns 0 for what is none.
+func parsePort(s string) uint16 {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || s[0] == '0' {
+		return 0
+	}
+	return uint16(n)
+}
+
+// Filtered says whether the interface needs something of the host's packet filter.
+func (i *Interface) Filtered() bool { return i.Masquerade || len(i.Publish) > 0 }
 
 // AutoAddress in place of an address has one chosen.
 const AutoAddress = "auto"
@@ -273,6 +329,8 @@ func (i *Interface) check() error {
 		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)
 	case len(i.DNS) > 1 && (slices.Contains(i.DNS, DNSHost) || slices.Contains(i.DNS, DNSNone)):
 		return fmt.Errorf("dns: %s and %s are instead of all others", DNSHost, DNSNone)
+	case i.Filtered() && !i.Auto && len(i.Addresses) == 0:
+		return errors.New("masquerade and publish are for addresses, and none is given")
 	}
 	if i.Auto {
 		return nil // the rest is known when the networks are

@@ -27,6 +27,12 @@ namespace, and removes it with the container. WORDS are separated by commas:
   dns=host          the host's, but for those that only the host reaches: what a
                     container with a default route gets if nothing is said
   dns=none          nothing: the container has its own /etc/resolv.conf
+  masquerade        what leaves the host has an address of the host
+  publish=HOST:PORT/tcp, publish=HOST:PORT/udp
+                    a port of every address of the host leads to the container's
+                    PORT; may be repeated
+  forwarding        have the host forward packets (sysctl net.ipv4.ip_forward and
+                    net.ipv6.conf.all.forwarding), also when the container is gone
   hosts             an /etc/hosts with localhost and the container's host name
   hostname          an /etc/hostname with that
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,6 +42,9 @@ func (l *linker) plan(d namespaces.Device, owner string) (*pair, error) {
 			return nil, fmt.Errorf("host-name: the host has a network device %s already: %w", i.Host, unix.EEXIST)
 		}
 	}
+	if err := p.feasible(); err != nil {
+		return nil, err
+	}
 	if i.Bridge == "" {
 		return p, nil
 	}
@@ -69,6 +73,9 @@ func (l *linker) makeIf(p *pair) error {
 }
 
 func (l *linker) make(p *pair) error {
+	if err := l.vacate(p); err != nil {
+		return err
+	}
 	l.made = append(l.made, p)
 	bridge := 0
 	if p.Bridge != "" {
@@ -84,9 +91,11 @@ func (l *linker) make(p *pair) error {
 		return err
 	}
 	if p.Bridge == "" {
-		return l.point(p)
+		if err := l.point(p); err != nil {
+			return err
+		}
 	}
-	return nil
+	return l.reachable(p, cmp.Or(bridge, p.host))
 }
 
 // bridge finds the bridge, or makes it, and gives one of husk's the gateways' addresses.
@@ -195,8 +204,22 @@ func (l *linker) pair(p *pair, bridge int) error {
 		return err
 	}
 	p.there, p.host = end.Index, end.ParentIndex
-	_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, p.alias()))
+	parts = []nl.NetlinkRequestData{withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, p.alias())}
+	if bridge != 0 && len(p.Publish) > 0 {
+		parts = append(parts, hairpin())
+	}
+	_, err = l.host.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, parts...)
 	return err
+}
+
+// hairpin lets a port of a bridge have back what came from it: a container that asks for
+// a port that it publishes itself, on a bridge that shows the packet filter what it
+// forwards.
+func hairpin() *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	return info
 }
 
 // alias marks the host's end: with the owner, and with the addresses, which nobody else
@@ -316,5 +339,5 @@ func (l *linker) remove(owner string, bridges []string) error {
 			del(a)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.sweep(left))...)
 }

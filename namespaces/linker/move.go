@@ -17,6 +17,7 @@ type linker struct {
 	host, there *space
 	moved       []*device // in the order in which they were moved
 	made        []*pair
+	filter      *filter
 }
 
 // device is one that moves. Going to another namespace costs it its addresses and routes,
@@ -92,6 +93,7 @@ func (l *linker) open(fd int) (err error) {
 func (l *linker) release() {
 	l.host.close()
 	l.there.close()
+	l.filter.close()
 	*l = linker{}
 }
 

@@ -1,0 +1,257 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// A space is a network namespace of a test.
+type space struct {
+	t    *testing.T
+	file *os.File
+}
+
+// do runs a function in the namespace. Its thread ends with it.
+func (s *space) do(f func() error) error {
+	done := make(chan error)
+	go func() {
+		goruntime.LockOSThread()
+		err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// ip runs ip(8) with each line's words.
+func (s *space) ip(lines ...string) {
+	s.t.Helper()
+	for _, line := range lines {
+		var out []byte
+		if err := s.do(func() (err error) {
+			out, err = exec.Command("ip", strings.Fields(line)...).CombinedOutput()
+			return err
+		}); err != nil {
+			s.t.Fatalf("ip %s: %v: %s", line, err, out)
+		}
+	}
+}
+
+func openSpace(t *testing.T, path string) *space {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return &space{t, f}
+}
+
+// newSpace makes a namespace, which lives as long as the test.
+func newSpace(t *testing.T) (s *space) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		goruntime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			s = openSpace(t, "/proc/thread-self/ns/net")
+		}
+		done <- err
+	}()
+	must(t, <-done)
+	s.ip("link set lo up")
+	return s
+}
+
+// serve tells whoever asks, by TCP and UDP, from which address the question came.
+func (s *space) serve(address string) {
+	s.t.Helper()
+	must(s.t, s.do(func() error {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		s.t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				io.WriteString(c, host)
+				c.Close()
+			}
+		}()
+		go func() {
+			b := make([]byte, 1)
+			for {
+				_, from, err := p.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				host, _, _ := net.SplitHostPort(from.String())
+				p.WriteTo([]byte(host), from)
+			}
+		}()
+		return nil
+	}))
+}
+
+// ask returns what serve answers, or "" if nobody does in time.
+func (s *space) ask(protocol, address string, wait time.Duration) (answer string) {
+	_ = s.do(func() error {
+		c, err := net.DialTimeout(protocol, address, wait)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(wait))
+		if protocol == "udp" {
+			c.Write([]byte("?"))
+		}
+		b := make([]byte, 100)
+		n, _ := c.Read(b)
+		answer = string(b[:n])
+		return nil
+	})
+	return answer
+}
+
+// sees makes sure that a server is reached by TCP and UDP, and from which address it
+// seems to be, one of several: "" is not at all.
+func (s *space) sees(t *testing.T, address string, want ...string) {
+	t.Helper()
+	wait := patience(3 * time.Second)
+	if want[0] == "" {
+		wait = 200 * time.Millisecond
+	}
+	for _, protocol := range []string{"tcp", "udp"} {
+		if got := s.ask(protocol, address, wait); !slices.Contains(want, got) {
+			t.Errorf("%s %s: asked by %q, want %q", protocol, address, got, want)
+		}
+	}
+}
+
+// A town is the host, which is the box, and a peer behind a router that knows nothing of
+// containers.
+type town struct {
+	host, router, peer *space
+}
+
+func newTown(t *testing.T) town {
+	t.Helper()
+	w := town{openSpace(t, "/proc/self/ns/net"), newSpace(t), newSpace(t)}
+	w.host.ip("link set lo up", "link add up0 type veth peer name r0", "addr add 192.0.2.1/24 dev up0", "addr add 2001:db8:1::1/64 dev up0 nodad", "link set up0 up")
+	w.host.ip(fmt.Sprintf("link set r0 netns /proc/%d/fd/%d", os.Getpid(), w.router.file.Fd()))
+	w.router.ip("link add r1 type veth peer name p0")
+	w.router.ip(fmt.Sprintf("link set p0 netns /proc/%d/fd/%d", os.Getpid(), w.peer.file.Fd()))
+	w.router.ip("addr add 192.0.2.254/24 dev r0", "addr add 2001:db8:1::fe/64 dev r0 nodad", "link set r0 up",
+		"addr add 198.51.100.254/24 dev r1", "addr add 2001:db8:2::fe/64 dev r1 nodad", "link set r1 up")
+	w.peer.ip("addr add 198.51.100.1/24 dev p0", "addr add 2001:db8:2::1/64 dev p0 nodad", "link set p0 up",
+		"route add default via 198.51.100.254", "-6 route add default via 2001:db8:2::fe")
+	w.host.ip("route add default via 192.0.2.254", "-6 route add default via 2001:db8:1::fe")
+	must(t, w.router.do(func() error {
+		must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
+		return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0)
+	}))
+	t.Cleanup(func() { w.host.ip("link del up0") })
+	return w
+}
+
+// inhabit creates a container and returns its network namespace.
+func (b *bundle) inhabit(id, words string) *space {
+	b.t.Helper()
+	b.must("create", "--net", "eth0:"+words, id)
+	b.t.Cleanup(func() { b.must("delete", "-f", id) })
+	s, _ := b.state(id)
+	return openSpace(b.t, filepath.Join("/proc", itoa(s.Pid), "ns/net"))
+}
+
+// Containers reach the world by the host's address, and the world reaches what they
+// publish; everything else does not reach them.
+func TestNetReach(t *testing.T) {
+	box(t, func(t *testing.T) {
+		w := newTown(t)
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		c1 := b.inhabit("c1", "bridge=husk0,address=auto,masquerade,forwarding,publish=8080:80/tcp,publish=8080:80/udp")
+		c2 := b.inhabit("c2", "bridge=husk0,address=auto,masquerade")
+		c3 := b.inhabit("c3", "bridge=husk1,address=auto,masquerade")
+		c4 := b.inhabit("c4", "bridge=husk2,address=auto")
+		w.peer.serve("198.51.100.1:7")
+		w.peer.serve("[2001:db8:2::1]:7")
+		for _, c := range []*space{c1, c4} {
+			c.serve(":80")
+		}
+		t.Run("out", func(t *testing.T) {
+			for _, c := range []*space{c1, c2, c3} {
+				c.sees(t, "198.51.100.1:7", "192.0.2.1")
+				c.sees(t, "[2001:db8:2::1]:7", "2001:db8:1::1")
+			}
+			c4.sees(t, "198.51.100.1:7", "")
+		})
+		t.Run("in", func(t *testing.T) {
+			w.peer.sees(t, "192.0.2.1:8080", "198.51.100.1")
+			w.peer.sees(t, "[2001:db8:1::1]:8080", "2001:db8:2::1")
+		})
+		t.Run("host", func(t *testing.T) {
+			for _, address := range []string{"192.0.2.1:8080", "127.0.0.1:8080", "10.88.1.1:8080"} {
+				w.host.sees(t, address, "10.88.0.1")
+			}
+			w.host.sees(t, "[2001:db8:1::1]:8080", "fd68:7573:6b00::1")
+			// What cannot be answered is not sent: who tries it goes on with 127.0.0.1.
+			must(t, w.host.do(func() error {
+				if _, err := net.Dial("tcp", "[::1]:8080"); !errors.Is(err, unix.ECONNREFUSED) {
+					return fmt.Errorf("::1: %v", err)
+				}
+				return nil
+			}))
+		})
+		// A neighbour's address may be hidden where bridges show the packet filter nothing.
+		for _, filtered := range []string{"0", "1"} {
+			t.Run("hairpin "+filtered, func(t *testing.T) {
+				for _, name := range []string{"iptables", "ip6tables"} {
+					if err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte(filtered), 0); err != nil {
+						t.Log(err) // the module is not loaded: they do not
+					}
+				}
+				for _, c := range []*space{c1, c2} {
+					c.sees(t, "192.0.2.1:8080", "10.88.0.1", "10.88.0.3")
+					c.sees(t, "[2001:db8:1::1]:8080", "fd68:7573:6b00::1", "fd68:7573:6b00::3")
+				}
+				c2.sees(t, "10.88.0.2:80", "10.88.0.3")
+				c2.sees(t, "[fd68:7573:6b00::2]:80", "fd68:7573:6b00::3")
+				c3.sees(t, "192.0.2.1:8080", "10.88.1.2")
+				c4.sees(t, "192.0.2.1:8080", "10.88.2.2")
+				c4.sees(t, "[2001:db8:1::1]:8080", "fd68:7573:6b00:2::2")
+			})
+		}
+		t.Run("isolated", func(t *testing.T) {
+			w.router.ip("route add 10.88.0.0/16 via 192.0.2.1", "-6 route add fd68:7573:6b00::/48 via 2001:db8:1::1")
+			w.peer.sees(t, "10.88.0.2:80", "")
+			for _, c := range []*space{c3, c4} {
+				c.sees(t, "10.88.0.2:80", "")
+				c.sees(t, "[fd68:7573:6b00::2]:80", "")
+			}
+			c1.sees(t, "10.88.2.2:80", "")
+		})
+	})
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// feasible looks for what would keep an interface from being masqueraded and published.
+func (p *pair) feasible() error {
+	if !p.Filtered() {
+		return nil
+	}
+	if !p.Forwarding && !slices.ContainsFunc(p.forwarding(), isOn) {
+		return fmt.Errorf("masquerade and publish: the host forwards no packets: %w", unix.EHOSTUNREACH)
+	}
+	for _, port := range p.Publish {
+		if err := vacant(port); err != nil {
+			return fmt.Errorf("publish: %s: a program of the host uses the port: %w", port, err)
+		}
+	}
+	return nil
+}
+
+// forwarding lists the files of the sysctls by which the host forwards packets of the
+// interface's families.
+func (p *pair) forwarding() (files []string) {
+	if p.Auto || p.has(true) {
+		files = append(files, sysctl+"ipv4/ip_forward")
+	}
+	if p.Auto || p.has(false) {
+		files = append(files, sysctl+"ipv6/conf/all/forwarding")
+	}
+	return files
+}
+
+const sysctl = "/proc/sys/net/"
+
+func isOn(file string) bool {
+	b, err := os.ReadFile(file)
+	return err == nil && !bytes.HasPrefix(b, []byte{'0'})
+}
+
+// set writes a sysctl, if it has another value: some have effects also if it is the same.
+func set(file string) error {
+	if isOn(file) {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0) // to be found, not made
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("1")
+	return errors.Join(err, f.Close())
+}
+
+// vacant makes sure that no program of the host waits at a port: nobody would reach it
+// any more.
+func vacant(p namespaces.Port) error {
+	kind := unix.SOCK_STREAM
+	if p.Protocol == unix.IPPROTO_UDP {
+		kind = unix.SOCK_DGRAM
+	}
+	for _, to := range []unix.Sockaddr{&unix.SockaddrInet4{Port: int(p.Host)}, &unix.SockaddrInet6{Port: int(p.Host)}} {
+		family := unix.AF_INET
+		if _, is6 := to.(*unix.SockaddrInet6); is6 {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			continue // there is no such family
+		}
+		if kind == unix.SOCK_STREAM {
+			// Connections that have ended are in nobody's way.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		err = unix.Bind(fd, to)
+		_ = unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes from the packet filter what is nobody's, given all links of the host, or
+// nil to look for them.
+func (l *linker) sweep(links []*netlink.LinkAttrs) (err error) {
+	l.filter.close()
+	if l.filter, err = openFilter(); err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	if l.filter.there && links == nil {
+		links, err = l.host.links()
+	}
+	if err == nil {
+		err = l.filter.sweep(links)
+	}
+	if err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	return nil
+}
+
+// vacate makes sure that the interface inherits nothing from one that had its address,
+// and gets the ports that it wants.
+func (l *linker) vacate(p *pair) error {
+	err := l.sweep(nil)
+	if err != nil {
+		if l.filter == nil && !p.Filtered() {
+			return nil // the kernel has none
+		}
+		return err
+	}
+	owner, port, err := l.filter.publisher(p.Publish)
+	if owner != "" {
+		return fmt.Errorf("publish: %s: the port leads to container %s already: %w", port, strings.Fields(owner)[0], unix.EADDRINUSE)
+	}
+	return err
+}
+
+// reachable has the interface masqueraded and published, if it wants that. Its packets
+// come and go through a device of the host.
+func (l *linker) reachable(p *pair, device int) error {
+	if p.Forwarding {
+		for _, file := range p.forwarding() {
+			if err := set(file); err != nil {
+				return fmt.Errorf("forwarding: %w", err)
+			}
+		}
+	}
+	if !p.Filtered() {
+		return nil
+	}
+	outer, err := l.host.link(device, "")
+	if err != nil {
+		return err
+	}
+	if err := l.filter.add(p, outer.Name); err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	if len(p.Publish) == 0 {
+		return nil
+	}
+	if err := l.loopback(p, outer); err != nil {
+		return fmt.Errorf("publish to the host's loopback addresses: %w", err)
+	}
+	return nil
+}
+
+// loopback lets connections to published ports leave the host from 127.0.0.1, and come
+// back: the packet filter hides that address from the container, and drops what uses it
+// without being asked. A device that is not husk's stays as it is.
+func (l *linker) loopback(p *pair, device *netlink.LinkAttrs) error {
+	if device.Group != group || !p.has(true) {
+		return nil
+	}
+	return set(sysctl + "ipv4/conf/" + device.Name + "/route_localnet")
+}
