@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // self is a compiler that runs this test binary.
@@ -85,6 +88,36 @@ func TestExternalWithoutProgram(t *testing.T) {
 		if _, err := External(strings.NewReader(exe)).Compile([]byte("{}")); err == nil {
 			t.Errorf("%q compiled", exe)
 		}
+	}
+}
+
+// What is executed can be changed by nobody who has it, or gets at it.
+func TestExternalSealed(t *testing.T) {
+	f, err := (&external{exe: strings.NewReader("a program")}).program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	for _, f := range []*os.File{f, again} {
+		fd := int(f.Fd())
+		_, write := unix.Pwrite(fd, []byte("x"), 0)
+		_, extend := unix.Pwrite(fd, []byte("x"), 100)
+		_, mapped := unix.Mmap(fd, 0, 9, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		punch := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 9)
+		_, unseal := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE)
+		for what, err := range map[string]error{"write": write, "extend": extend, "map": mapped, "truncate": f.Truncate(1), "punch": punch, "seal": unseal} {
+			if !errors.Is(err, unix.EPERM) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	if b, _ := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); string(b) != "a program" {
+		t.Errorf("%q", b)
 	}
 }
 
