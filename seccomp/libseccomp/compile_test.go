@@ -725,7 +725,6 @@ func BenchmarkLibseccomp(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		_ = f.SetOptimize(2)
 		for _, name := range p.Architectures {
 			t, _ := token(name)
 			_ = f.AddArch(t)

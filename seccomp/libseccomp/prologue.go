@@ -2,7 +2,6 @@ package libseccomp
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	scmp "github.com/seccomp/libseccomp-golang"
@@ -101,15 +100,11 @@ func (c *compiler) enosys() bool {
 const retENOSYS = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 
 // prologue assembles the blocks of all architectures.
-func prologue(arches []archStub, enosys bool) []byte {
-	var prog []unix.SockFilter
+func prologue(arches []archStub, enosys bool) (prog []unix.SockFilter) {
 	for i := range arches {
 		prog = append(prog, arches[i].block(enosys)...)
 	}
-	if len(prog) == 0 {
-		return nil
-	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(&prog[0])), len(prog)*8)
+	return prog
 }
 
 // block is the part for one architecture, put together from its end, since every
