@@ -2,11 +2,11 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,8 +26,7 @@ type shelf struct {
 // open makes what is missing of the part for the store's mapping. Root of the containers
 // may walk through it to the layers, and change nothing.
 func (s *Store) open() (*shelf, error) {
-	sum := sha256.Sum256(fmt.Append(nil, s.UIDMaps, s.GIDMaps))
-	d := &shelf{path: filepath.Join(s.Dir, hex.EncodeToString(sum[:8]))}
+	d := &shelf{path: filepath.Join(s.Dir, short(s.UIDMaps, s.GIDMaps))}
 	d.images, d.layers, d.unfinished = d.path+"/images", d.path+"/layers", d.path+"/new"
 	for i, maps := range [][]specs.LinuxIDMapping{s.UIDMaps, s.GIDMaps} {
 		if d.root[i] = rootOf(maps); d.root[i] < 0 {
@@ -131,8 +130,15 @@ func key(st *unix.Stat_t, ref string) string {
 	if age := time.Since(time.Unix(st.Ctim.Unix())); age < settled {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Append(nil, st.Dev, st.Ino, st.Size, st.Ctim, st.Mtim, ref))
-	return hex.EncodeToString(sum[:])
+	return short(st.Dev, st.Ino, st.Size, st.Ctim, st.Mtim, ref)
+}
+
+// short makes a name of what nobody chooses who could gain by two being the same. Package
+// crypto would cost every start of husk.
+func short(values ...any) string {
+	h := fnv.New128a()
+	fmt.Fprint(h, values...)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // known returns the image behind a key if all of it is there.
