@@ -101,6 +101,7 @@ func TestHints(t *testing.T) {
 		{"", errNoServers, "give name servers"},
 		{"", &fs.PathError{Op: "open", Path: "/etc/hosts", Err: syscall.EROFS}, "the file is to be bound on one"},
 		{"/annotations/run.husk.net.x", errNoLinks, "build husk with make"},
+		{"", errNoUnpacker, "build husk with make"},
 		{"/linux/netDevices/x", syscall.EPERM, "moving a network device needs"},
 		{"/linux/netDevices/x", fmt.Errorf("move network device x: %w", syscall.EINVAL), "not every device"},
 		{"/hooks/prestart/0", syscall.ENOENT, "hook paths are absolute"},
