@@ -447,6 +447,7 @@ func (c *compiler) cgroup(s *Step) {
 		c.instance(s, specs.CgroupNamespace)
 	case !c.UserNS:
 		s.Flags |= FlagHostCgroup
+		s.FD = c.Entered // the child does not see the host's
 	case c.Cgroup != "":
 		s.Source, s.Flags = c.Cgroup, s.Flags|FlagCgroup
 		if c.Guest {

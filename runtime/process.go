@@ -198,15 +198,16 @@ func tryExec(paths, argv, envp []*byte) (answers []unix.Errno) {
 // execError chooses the answer that tells most.
 func execError(name string, files []string, answers []unix.Errno) error {
 	best, errno := 0, unix.ENOENT
+	searched := !strings.Contains(name, "/")
 	for k, e := range answers {
 		if e == unix.ENOENT && unix.Access(files[k], unix.F_OK) == nil {
 			return &fs.PathError{Op: "exec", Path: files[k], Err: interpreterError{}}
 		}
-		if e != unix.ENOENT && e != unix.ENOTDIR || len(files) == 1 {
+		if e != unix.ENOENT && e != unix.ENOTDIR || !searched {
 			best, errno = k, e
 		}
 	}
-	if errno == unix.ENOENT && len(files) > 1 {
+	if errno == unix.ENOENT && searched {
 		return &notFoundError{name, errno}
 	}
 	return &fs.PathError{Op: "exec", Path: files[best], Err: errno}

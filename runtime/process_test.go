@@ -41,6 +41,26 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
+func TestExecError(t *testing.T) {
+	const lost, found = "/nowhere/sh", "/proc/self/exe"
+	for _, c := range []struct {
+		name, want string
+		files      []string
+		answers    []unix.Errno
+	}{
+		{"sh", `exec: "sh": executable file not found in $PATH`, []string{lost}, []unix.Errno{unix.ENOENT}},
+		{"sh", `exec: "sh": executable file not found in $PATH`, []string{lost, lost}, []unix.Errno{unix.ENOENT, unix.ENOTDIR}},
+		{"sh", "exec /nowhere/sh: permission denied", []string{lost, lost}, []unix.Errno{unix.EACCES, unix.ENOENT}},
+		{lost, "exec /nowhere/sh: no such file or directory", []string{lost}, []unix.Errno{unix.ENOENT}},
+		{lost, "exec /nowhere/sh: not a directory", []string{lost}, []unix.Errno{unix.ENOTDIR}},
+		{"sh", "exec /proc/self/exe: its interpreter: no such file or directory", []string{found}, []unix.Errno{unix.ENOENT}},
+	} {
+		if got := execError(c.name, c.files, c.answers).Error(); got != c.want {
+			t.Errorf("%s: %s, not %s", c.name, got, c.want)
+		}
+	}
+}
+
 func TestSearchPath(t *testing.T) {
 	if p, home := searchPath([]string{"PATH=/a", "HOME=/h", "PATH=/b"}); p != "/b" || !home {
 		t.Error(p, home)
