@@ -130,17 +130,12 @@ func (r *Runtime) delete(id string, force bool) error {
 // service, then runs the poststop hooks, then forgets the state. The caller holds the
 // lock. It can be repeated from any point at which it was interrupted.
 func (r *Runtime) destroy(e *entry, rec *record) error {
-	removes, err := rec.end()
+	links := r.startRemoval(rec)
+	err := r.endProcesses(rec, links)
+	if e := links.end(); err == nil {
+		err = e
+	}
 	if err != nil {
-		return err
-	}
-	if removes {
-		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
-			return err
-		}
-		r.stopUnit(rec)
-	}
-	if err := r.removeLinks(rec); err != nil {
 		return err
 	}
 	if err := r.leaveClass(rec); err != nil {
@@ -153,6 +148,22 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 		}
 	}
 	return e.remove()
+}
+
+// endProcesses ends them all, removes their cgroup, and meanwhile begins with the links.
+func (r *Runtime) endProcesses(rec *record, links *linksRemoval) error {
+	removes, err := rec.end()
+	if err != nil {
+		return err
+	}
+	links.begin(rec)
+	if removes {
+		if err := cgroups.Remove(rec.Cgroup, rec.CgroupMade); err != nil {
+			return err
+		}
+		r.stopUnit(rec)
+	}
+	return nil
 }
 
 // ownsCgroup: a group that was there before is ours only once create found it empty.

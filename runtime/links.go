@@ -257,23 +257,44 @@ func (rec *record) linksOwner() string {
 	return fmt.Sprintf("%.150s %d", rec.ID, rec.Created.UnixNano())
 }
 
-// removeLinks removes the network interfaces that were made for the container, which the
+// A linksRemoval removes the network interfaces that were made for a container, which the
 // kernel does later, when it gets to ending the network namespace, and bridges that have
-// become nobody's, which it never does.
-func (r *Runtime) removeLinks(rec *record) error {
-	if len(rec.Bridges) == 0 {
+// become nobody's, which it never does. Its program boots while the container's processes
+// end, and works while the cgroup is removed. Nil has nothing to do.
+type linksRemoval struct {
+	links *namespaces.Links
+	err   error
+}
+
+func (r *Runtime) startRemoval(rec *record) (l *linksRemoval) {
+	switch {
+	case len(rec.Bridges) == 0:
+		return nil
+	case r.Links == nil:
+		return &linksRemoval{err: errNoLinks}
+	}
+	l = new(linksRemoval)
+	l.links, l.err = namespaces.StartLinks(r.Links)
+	return l
+}
+
+// begin is called once nobody uses the interfaces any more.
+func (l *linksRemoval) begin(rec *record) {
+	if l != nil && l.err == nil {
+		l.err = l.links.Remove(rec.linksOwner(), rec.Bridges)
+	}
+}
+
+// end waits until it is done, if it was begun.
+func (l *linksRemoval) end() error {
+	if l == nil {
 		return nil
 	}
-	if r.Links == nil {
-		return fmt.Errorf("remove network interfaces: %w", errNoLinks)
+	if l.links != nil {
+		l.err = errors.Join(l.err, l.links.Keep())
 	}
-	l, err := namespaces.StartLinks(r.Links)
-	if err != nil {
-		return err
-	}
-	err = l.Remove(rec.linksOwner(), rec.Bridges)
-	if err = errors.Join(err, l.Keep()); err != nil {
-		return fmt.Errorf("remove network interfaces: %w", err)
+	if l.err != nil {
+		return fmt.Errorf("remove network interfaces: %w", l.err)
 	}
 	return nil
 }

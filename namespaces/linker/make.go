@@ -25,6 +25,7 @@ type pair struct {
 // removed. The alias of a host's end says for whom it was made; a bridge is anybody's.
 const (
 	group     = 'h'<<24 | 'u'<<16 | 's'<<8 | 'k'
+	dying     = group + 1 // what is removed together
 	aliasPair = "husk "
 )
 
@@ -316,19 +317,14 @@ func (l *linker) remove(owner string, bridges []string) error {
 	if err != nil {
 		return fmt.Errorf("list the host's network devices: %w", err)
 	}
-	var errs []error
-	del := func(a *netlink.LinkAttrs) {
-		_, err := l.host.ask(unix.RTM_DELLINK, unix.NLM_F_ACK, byIndex(a.Index))
-		if err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("remove network device %s: %w", a.Name, err))
-		}
-	}
+	var gone []int
 	left := all[:0]
 	for _, a := range all {
 		// One without alias is that of a helper that was killed before it could give it one:
 		// as we have the lock, nobody is making any.
-		if a.Group == group && a.ParentIndex != 0 && (a.Alias == "" || strings.HasPrefix(a.Alias+" ", aliasPair+owner+" ")) {
-			del(a)
+		mine := a.Group == group && a.ParentIndex != 0 && (a.Alias == "" || strings.HasPrefix(a.Alias+" ", aliasPair+owner+" "))
+		if mine || a.Group == dying {
+			gone = append(gone, a.Index)
 		} else {
 			left = append(left, a)
 		}
@@ -336,8 +332,9 @@ func (l *linker) remove(owner string, bridges []string) error {
 	for _, a := range left {
 		port := func(b *netlink.LinkAttrs) bool { return b.MasterIndex == a.Index }
 		if a.Group == group && slices.Contains(bridges, a.Name) && !slices.ContainsFunc(left, port) {
-			del(a)
+			gone = append(gone, a.Index)
 		}
 	}
-	return errors.Join(append(errs, l.sweep(left))...)
+	err = l.host.deleteLinks(gone)
+	return errors.Join(err, l.sweep(left, false))
 }

@@ -91,17 +91,24 @@ func vacant(p namespaces.Port) error {
 }
 
 // sweep removes from the packet filter what is nobody's, given all links of the host, or
-// nil to look for them.
-func (l *linker) sweep(links []*netlink.LinkAttrs) (err error) {
+// nil to look for them, and is ready to add something if need be.
+func (l *linker) sweep(links []*netlink.LinkAttrs, adds bool) error {
 	l.filter.close()
-	if l.filter, err = openFilter(); err != nil {
-		return fmt.Errorf("packet filter: %w", err)
-	}
-	if l.filter.there && links == nil {
-		links, err = l.host.links()
+	l.filter = nil
+	there, err := l.host.filtered()
+	if !there && !adds {
+		return nil // also if the kernel has no packet filter
 	}
 	if err == nil {
-		err = l.filter.sweep(links)
+		l.filter, err = openFilter(there)
+	}
+	if err == nil && there {
+		if links == nil {
+			links, err = l.host.links()
+		}
+		if err == nil {
+			err = l.filter.sweep(links)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("packet filter: %w", err)
@@ -112,11 +119,7 @@ func (l *linker) sweep(links []*netlink.LinkAttrs) (err error) {
 // vacate makes sure that the interface inherits nothing from one that had its address,
 // and gets the ports that it wants.
 func (l *linker) vacate(p *pair) error {
-	err := l.sweep(nil)
-	if err != nil {
-		if l.filter == nil && !p.Filtered() {
-			return nil // the kernel has none
-		}
+	if err := l.sweep(nil, p.Filtered()); err != nil || !p.Filtered() {
 		return err
 	}
 	owner, port, err := l.filter.publisher(p.Publish)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,27 +34,35 @@ type filter struct {
 	masquerade, published, ports [2]*nftables.Set
 }
 
-func openFilter() (*filter, error) {
+// tableName is that of the table, of the family inet.
+const tableName = "husk"
+
+// filtered says whether there is the table, and fails if there can be none. It is asked
+// for every container, and so without a connection for more.
+func (s *space) filtered() (bool, error) {
+	_, err := s.request(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0,
+		&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET}, text(unix.NFTA_TABLE_NAME, tableName))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func openFilter(there bool) (*filter, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{conn: conn, table: &nftables.Table{Name: "husk", Family: nftables.TableFamilyINet}}
+	f := &filter{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, there: there}
 	pair := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 	port := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	f.devices = &nftables.Set{Table: f.table, Name: "devices", KeyType: pair, Concatenation: true}
 	for k, family := range families {
 		into := nftables.MustConcatSetType(family.address, nftables.TypeInetService)
-		f.masquerade[k] = &nftables.Set{Table: f.table, Name: "masquerade" + family.suffix, KeyType: family.address}
 		twice := nftables.MustConcatSetType(family.address, family.address)
+		f.masquerade[k] = &nftables.Set{Table: f.table, Name: "masquerade" + family.suffix, KeyType: family.address}
 		f.published[k] = &nftables.Set{Table: f.table, Name: "published" + family.suffix, KeyType: twice, Concatenation: true}
 		f.ports[k] = &nftables.Set{Table: f.table, Name: "ports" + family.suffix, KeyType: port, Concatenation: true, IsMap: true, DataType: into}
-	}
-	_, err = conn.ListTableOfFamily(f.table.Name, f.table.Family)
-	f.there = err == nil
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		f.close()
-		return nil, err
 	}
 	return f, nil
 }
@@ -90,9 +99,6 @@ func (f *filter) sets() []*nftables.Set {
 
 // sweep removes what is nobody's: links are all that the host has.
 func (f *filter) sweep(links []*netlink.LinkAttrs) error {
-	if !f.there {
-		return nil
-	}
 	owners, devices := map[string]bool{}, map[string]bool{}
 	for _, a := range links {
 		if owner := ownerOf(a); owner != "" {

@@ -76,15 +76,19 @@ func (s *space) close() {
 	}
 }
 
-// ask sends one request and waits until it is done.
+// ask sends one request about links and waits until it is done.
 func (s *space) ask(kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
+	return s.request(unix.NETLINK_ROUTE, kind, flags, parts...)
+}
+
+func (s *space) request(protocol, kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
 	for try := 0; ; try++ {
 		r := nl.NewNetlinkRequest(kind, flags)
 		r.Sockets = s.sockets
 		for _, p := range parts {
 			r.AddData(p)
 		}
-		answers, err := r.Execute(unix.NETLINK_ROUTE, 0)
+		answers, err := r.Execute(protocol, 0)
 		// Links came or went meanwhile: look again, but not for as long as a container likes.
 		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == maxDumps {
 			return answers, kernelError(err)
@@ -161,6 +165,26 @@ func (s *space) whole(index int, name string) (netlink.Link, error) {
 func (s *space) up(index int) error {
 	_, err := s.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, withFlags(index, unix.IFF_UP, unix.IFF_UP))
 	return err
+}
+
+// deleteLinks removes links, if they are still there. For each removal the kernel waits
+// until nobody can see the link any more, milliseconds, so several are made a group of
+// their own to go at once.
+func (s *space) deleteLinks(indexes []int) error {
+	which := number(unix.IFLA_GROUP, dying)
+	for _, index := range indexes {
+		if _, err := s.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, byIndex(index), which); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("set the group of network device %d: %w", index, err)
+		}
+	}
+	if len(indexes) == 0 {
+		return nil
+	}
+	_, err := s.ask(unix.RTM_DELLINK, unix.NLM_F_ACK, byIndex(0), which)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove network devices: %w", err)
+	}
+	return nil
 }
 
 // send moves a link to another namespace, where it gets this name and an index from the
