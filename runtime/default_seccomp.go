@@ -2,6 +2,7 @@ package runtime
 
 import (
 	goruntime "runtime"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -9,8 +10,8 @@ import (
 
 // The default profile is an allow list: what programs use, on any architecture,
 // and nothing that reaches past the container or that only administrators of a
-// machine need. It does not depend on the container's capabilities: whoever adds
-// CAP_SYS_ADMIN also adds the calls it is for. Left out are
+// machine need. Whoever has a capability that is for such calls gets them with it
+// (capabilityCalls). Left out are
 //
 //   - mount, umount2, pivot_root, fsopen…: they change what paths mean;
 //   - unshare, setns, clone with CLONE_NEW*: root of a new user namespace reaches
@@ -27,7 +28,7 @@ import (
 var allowedCalls = []string{
 	"_llseek", "_newselect", "accept", "accept4", "access", "adjtimex", "alarm", "arch_prctl",
 	"arm_fadvise64_64", "arm_sync_file_range", "bind", "brk", "cacheflush", "cachestat", "capget",
-	"capset", "chdir", "chmod", "chown", "chown32", "chroot", "clock_adjtime", "clock_adjtime64",
+	"capset", "chdir", "chmod", "chown", "chown32", "clock_adjtime", "clock_adjtime64",
 	"clock_getres", "clock_getres_time64", "clock_gettime", "clock_gettime64", "clock_nanosleep",
 	"clock_nanosleep_time64", "close", "close_range", "connect", "copy_file_range", "creat", "dup",
 	"dup2", "dup3", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2",
@@ -82,6 +83,32 @@ var allowedCalls = []string{
 	"vmsplice", "wait4", "waitid", "waitpid", "write", "writev",
 }
 
+// capabilityCalls are for who has a capability and otherwise fail or, as root of a user
+// namespace, reach what is not the container's. See capabilities(7).
+var capabilityCalls = []struct {
+	name  string
+	calls []string
+}{
+	{"CAP_BPF", []string{"bpf"}},
+	{"CAP_DAC_READ_SEARCH", []string{"open_by_handle_at"}},
+	{"CAP_PERFMON", []string{"perf_event_open"}},
+	{"CAP_SYSLOG", []string{"syslog"}},
+	{"CAP_SYS_ADMIN", []string{
+		"bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "listmount", "listns", "lookup_dcookie",
+		"mount", "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "perf_event_open", "pivot_root", "quotactl",
+		"quotactl_fd", "setdomainname", "sethostname", "setns", "statmount", "swapoff", "swapon", "syslog", "umount", "umount2", "unshare",
+	}},
+	{"CAP_SYS_BOOT", []string{"kexec_file_load", "kexec_load", "reboot"}},
+	{"CAP_SYS_CHROOT", []string{"chroot"}},
+	{"CAP_SYS_MODULE", []string{"delete_module", "finit_module", "init_module"}},
+	{"CAP_SYS_NICE", []string{"get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"}},
+	{"CAP_SYS_PACCT", []string{"acct"}},
+	{"CAP_SYS_PTRACE", []string{"kcmp"}},
+	{"CAP_SYS_RAWIO", []string{"ioperm", "iopl"}},
+	{"CAP_SYS_TIME", []string{"clock_settime", "clock_settime64", "settimeofday", "stime"}},
+	{"CAP_SYS_TTY_CONFIG", []string{"vhangup"}},
+}
+
 // personalities that change nothing but what uname(2) says: PER_LINUX,
 // PER_LINUX32, each with and without UNAME26, and asking (-1). Others switch off
 // address space randomisation or make memory executable.
@@ -98,23 +125,34 @@ var families = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLI
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// defaultSeccomp is the profile that husk spec writes.
-func defaultSeccomp() *specs.LinuxSeccomp {
+// defaultSeccomp is the profile that husk spec writes for a process with these
+// capabilities.
+func defaultSeccomp(caps []string) *specs.LinuxSeccomp {
 	calls := []specs.LinuxSyscall{{Names: allowedCalls, Action: specs.ActAllow}}
+	for _, c := range capabilityCalls {
+		if slices.Contains(caps, c.name) {
+			calls = append(calls, specs.LinuxSyscall{Names: c.calls, Action: specs.ActAllow})
+		}
+	}
 	for _, v := range personalities {
 		calls = append(calls, allowIf("personality", specs.LinuxSeccompArg{Value: v, Op: specs.OpEqualTo}))
 	}
 	for _, v := range families {
+		if v == unix.AF_PACKET && !slices.Contains(caps, "CAP_NET_RAW") {
+			continue
+		}
 		// The kernel takes an int: without the mask, a rule about the whole
 		// register would not be about what the kernel sees.
 		calls = append(calls, allowIf("socket", specs.LinuxSeccompArg{Value: 0xffffffff, ValueTwo: v, Op: specs.OpMaskedEqual}))
 	}
-	noClone3 := uint(unix.ENOSYS)
-	calls = append(calls,
-		allowIf("clone", specs.LinuxSeccompArg{Index: cloneFlags(), Value: newNamespaces, Op: specs.OpMaskedEqual}),
-		// Its flags are in memory, where no filter sees them: programs are to fall
-		// back on clone.
-		specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &noClone3})
+	if !slices.Contains(caps, "CAP_SYS_ADMIN") {
+		noClone3 := uint(unix.ENOSYS)
+		calls = append(calls,
+			allowIf("clone", specs.LinuxSeccompArg{Index: cloneFlags(), Value: newNamespaces, Op: specs.OpMaskedEqual}),
+			// Its flags are in memory, where no filter sees them: programs are to fall
+			// back on clone.
+			specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &noClone3})
+	}
 	denied := uint(unix.EPERM)
 	return &specs.LinuxSeccomp{
 		DefaultAction:   specs.ActErrno,

@@ -31,13 +31,23 @@ func DefaultSpec(rootless bool) *specs.Spec {
 			},
 			MaskedPaths:   defaultMasked(),
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-			Seccomp:       defaultSeccomp(),
+			Seccomp:       defaultSeccomp(defaultCapabilities()),
 		},
 	}
 	if rootless {
 		toRootless(s)
 	}
 	return s
+}
+
+// Grant gives further capabilities to the process of a DefaultSpec, and adds to its
+// profile the system calls that they are for.
+func Grant(s *specs.Spec, caps ...string) error {
+	if err := (&ExecOptions{Caps: caps}).changeCaps(s.Process); err != nil {
+		return err
+	}
+	s.Linux.Seccomp = defaultSeccomp(s.Process.Capabilities.Effective)
+	return nil
 }
 
 // defaultProcess has nothing in the inheritable and ambient sets: with them, a file

@@ -10,17 +10,22 @@ import (
 	"github.com/huskrun/husk/runtime"
 )
 
-// specCommand: husk spec [--bundle DIR] [--rootless] [--terminal] [COMMAND [ARG...]]
+// specCommand: husk spec [--bundle DIR] [--rootless] [--terminal] [--cap LIST] [COMMAND [ARG...]]
 func specCommand(flags *flag.FlagSet) action {
 	bundle := bundleFlag(flags)
 	rootless := flags.Bool("rootless", false, "write a config that an ordinary user can run")
 	terminal := flags.Bool("terminal", false, "give the process a terminal")
 	short(flags, "t", "terminal")
+	var caps []string
+	flags.Func("cap", "add `capabilities`, separated by commas, and the system calls that they are for; can be repeated", listTo(&caps))
 	return func(_ *app, args []string) (int, error) {
 		spec := runtime.DefaultSpec(*rootless)
 		spec.Process.Terminal = *terminal
 		if len(args) > 0 {
 			spec.Process.Args = args
+		}
+		if err := runtime.Grant(spec, caps...); err != nil {
+			return 0, err
 		}
 		data, err := marshal(spec, "\t")
 		if err != nil {
