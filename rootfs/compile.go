@@ -336,8 +336,19 @@ func (c *compiler) bind(s *Step, m *specs.Mount) {
 		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
 	}
 	s.Source, s.Type, s.FD = c.onHost(m.Source), "", c.Privileged
+	if s.has(FlagCopyLink) {
+		c.copyLink(s)
+	}
 	if s.Target == "/proc" || s.Target == "/sys" {
 		s.Flags |= FlagReal
+	}
+}
+
+// copyLink makes the link that the source is, if it is one.
+func (c *compiler) copyLink(s *Step) {
+	s.Flags &^= FlagCopyLink
+	if text, err := readlinkat(unix.AT_FDCWD, s.Source); err == nil {
+		*s = Step{Op: OpSymlink, Field: s.Field, Source: text, Target: s.Target}
 	}
 }
 
@@ -365,6 +376,9 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 		}
 	case "devpts":
 		c.devpts(s)
+	}
+	if s.has(FlagScratch) && (s.Type != "overlay" || hasKey(s.Data, "upperdir") || !hasKey(s.Data, "lowerdir")) {
+		c.fail(s.Field+"/options", "", "scratch is for an overlay with a lowerdir and without an upperdir")
 	}
 	if s.has(FlagCopyUp) && s.Type != "tmpfs" {
 		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")

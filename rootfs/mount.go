@@ -191,10 +191,14 @@ func (r *Root) mount(s *Step, fd int) (err error) {
 		return err
 	}
 	defer shut(t.fd)
-	if !s.has(FlagBind) {
-		if fd, err = s.newOn(&t, fd); err != nil {
-			return err
-		}
+	switch {
+	case s.has(FlagScratch):
+		fd, err = r.overlay(s)
+	case !s.has(FlagBind):
+		fd, err = s.newOn(&t, fd)
+	}
+	if err != nil {
+		return err
 	}
 	return r.attach(s, fd, &t)
 }
@@ -266,6 +270,11 @@ func (r *Root) attach(s *Step, fd int, t *target) error {
 	}
 	if over {
 		r.above = true
+		if s.Type == "tmpfs" {
+			if err := r.keepScratch(fd); err != nil {
+				return fact("open", s.Target, err)
+			}
+		}
 		return r.setRoot(fd)
 	}
 	shut(fd)

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -36,12 +37,25 @@ func (r *Root) pivot(s *Step) error {
 	if err := mountSetattr(old, unix.AT_RECURSIVE, &slave); err != nil {
 		return fact("mount_setattr", "old root", err)
 	}
+	// Of mounts on the directory the last comes first: what our root was built on, if
+	// that was "/". The old root is gone when there is nothing left to unmount.
 	if err := umount(".", unix.MNT_DETACH); err != nil {
 		return fact("umount", "old root", err)
 	}
+	for umount(".", unix.MNT_DETACH) == nil {
+	}
 	r.at = "/"
-	return fact("chdir", "/", chdir("/"))
+	if err := chdir("/"); err != nil {
+		return fact("chdir", "/", err)
+	}
+	up, err := statx(unix.AT_FDCWD, "..", 0)
+	if err == nil && !r.isRoot(&up) {
+		err = errOldRoot
+	}
+	return fact("pivot_root", "old root", err)
 }
+
+var errOldRoot = errors.New("something of it is left above the container's root")
 
 // move does without pivot_root(2): the container's root is moved over "/" and
 // entered. The host's mounts stay below; its procfs and sysfs are taken away,

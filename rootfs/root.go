@@ -20,6 +20,9 @@ type Root struct {
 	proc   *Proc
 	master int
 	peer   int
+
+	scratch int // the tmpfs that was put on "/" and is covered by now, -1 without one
+	layers  int // overlays that write there
 }
 
 // seal is a tmpfs that turns read-only at the end. The descriptor is the mount
@@ -31,7 +34,7 @@ type seal struct {
 
 // New returns a Root in which nothing has been done yet.
 func New() *Root {
-	return &Root{fd: -1, null: -1, masked: -1, empty: -1, master: -1, peer: -1}
+	return &Root{fd: -1, null: -1, masked: -1, empty: -1, master: -1, peer: -1, scratch: -1}
 }
 
 // Master is the master side of the container's terminal after OpConsole, -1

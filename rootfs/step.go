@@ -49,6 +49,8 @@ const (
 	FlagIDRec                         // with everything that is mounted below
 	FlagNode                          // device: not the host's, but one that the parent makes
 	FlagOptional                      // not where Target is missing and cannot be made
+	FlagScratch                       // overlay: what is written goes to the tmpfs that was put on "/"
+	FlagCopyLink                      // a source that is a symbolic link is copied, not followed
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -207,6 +209,7 @@ var flagNames = [...]struct {
 	{FlagHost, "or the host's"},
 	{FlagHostCgroup, "the host's"},
 	{FlagOptional, "if possible"},
+	{FlagScratch, "scratch"},
 }
 
 // words appends the ranges of the maps, each FIRST:FIRST:SIZE as on the filesystem

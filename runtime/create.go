@@ -53,9 +53,26 @@ type CreateOptions struct {
 	// it. It must not block.
 	Terminal func(master *os.File) error
 
+	// Config is the text of a config.json; nil: that of the bundle, which is otherwise
+	// only the directory in which relative paths begin.
+	Config []byte
+	// Files are put into the directory of the container's state, which only the caller
+	// may enter, for mounts to show them; they end with the container.
+	Files []File
+
 	recording  *seccomp.Recording // see Record
 	foreground bool               // Run stays with the process
 }
+
+// File is one of [CreateOptions.Files].
+type File struct {
+	Name string
+	Data []byte
+	UID  int // who may read it, outside
+}
+
+// FilePath is where a file will be.
+func (r *Runtime) FilePath(id, name string) string { return r.Root + "/" + id + "/" + name }
 
 // Create makes a container from the bundle and leaves its init parked, waiting for
 // Start. It returns an *Error whose Field names the config field to blame; a failed
@@ -98,7 +115,7 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	if c.config, err = r.load(bundle); err != nil {
+	if c.config, err = r.load(bundle, o.Config); err != nil {
 		return nil, err
 	}
 	if err := checkConsole(c.config.Spec.Process, o); err != nil {
@@ -122,8 +139,8 @@ func (r *Runtime) create(id, bundle string, o CreateOptions, start bool) (c *cre
 	return c, nil
 }
 
-func (r *Runtime) load(bundle string) (*Config, error) {
-	config, err := LoadSpec(bundle)
+func (r *Runtime) load(bundle string, text []byte) (*Config, error) {
+	config, err := loadSpec(bundle, text)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +195,7 @@ func (r *Runtime) Plan(bundle string, o PlanOptions) (*Plan, error) {
 }
 
 func (r *Runtime) dryPlan(bundle string, o PlanOptions) (*Plan, error) {
-	config, err := r.load(bundle)
+	config, err := r.load(bundle, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -251,6 +268,9 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.writeEtc(); err != nil {
 		return err
 	}
+	if err = c.writeFiles(); err != nil {
+		return err
+	}
 	if err = c.startLinks(); err != nil {
 		return err
 	}
@@ -298,6 +318,26 @@ func (c *creation) intend() error {
 		c.rec.Unit, c.rec.UserUnit = u.Name, u.User
 	}
 	return c.entry.write(c.rec)
+}
+
+// writeFiles: the directory is the caller's alone, so that their names need no care.
+func (c *creation) writeFiles() error {
+	for _, f := range c.o.Files {
+		path := c.FilePath(c.entry.id, f.Name)
+		fd, err := openat(c.entry.fd, f.Name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o400)
+		if err != nil {
+			return &os.PathError{Op: "make", Path: path, Err: err}
+		}
+		err = writeAll(fd, f.Data)
+		if err == nil && f.UID != os.Geteuid() {
+			err = unix.Fchown(fd, f.UID, -1)
+		}
+		_ = unix.Close(fd)
+		if err != nil {
+			return &os.PathError{Op: "write", Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 // finish commits: the late limits, the record, the pid file, GO. If it fails nothing is left.

@@ -291,19 +291,26 @@ func (j *joining) withholdTracing() {
 	}
 }
 
+// beyond are the capabilities that a payload's own process needs to get there, and gives
+// up then; late says that it installs a filter itself.
+func beyond(proc *specs.Process, late bool) (extra int64) {
+	if late && !proc.NoNewPrivileges {
+		extra |= 1 << unix.CAP_SYS_ADMIN
+	}
+	if s := proc.Scheduler; s != nil && s.Policy == specs.SchedDeadline {
+		extra |= 1 << unix.CAP_SYS_NICE
+	}
+	return extra
+}
+
 // divide decides whether the payload is a process of its own, and how it gets its filter.
 func (j *joining) divide(k *kept, proc *specs.Process, hidden bool) {
 	if !hidden {
 		return
 	}
 	// The filter is there before the payload is born, if that is still possible then.
-	filtered, extra := k.Filter != nil && allowsLast(k.Filter, proc), int64(0)
-	if k.Filter != nil && !(filtered && !k.Filter.listens()) && !proc.NoNewPrivileges {
-		extra |= 1 << unix.CAP_SYS_ADMIN
-	}
-	if s := proc.Scheduler; s != nil && s.Policy == specs.SchedDeadline {
-		extra |= 1 << unix.CAP_SYS_NICE
-	}
+	filtered := k.Filter != nil && allowsLast(k.Filter, proc)
+	extra := beyond(proc, k.Filter != nil && !(filtered && !k.Filter.listens()))
 	j.last = &Step{Op: opLast, Field: "/linux/namespaces", Nums: []int64{
 		int64(boolInt(proc.Terminal)), int64(boolInt(filtered)), extra,
 	}}

@@ -76,6 +76,7 @@ type initer struct {
 	inside       bool   // opChdir succeeded
 	became       bool   // opUser has run
 	denied       bool   // the user namespace forbids setgroups
+	tied         bool   // to the life of the parent
 	announced    bool   // EXEC was sent, if it is we who execute
 	last         *last  // who executes, if it is not we
 	pidfd        int    // of the container's init, for last
@@ -197,6 +198,10 @@ func (i *initer) apply(s *Step) error {
 	case opProc:
 		i.root.UseProc(i.take())
 		i.pidfd = i.take()
+		return nil
+	case opInit:
+		i.last = &last{Last: namespaces.Last{Own: true, Conn: i.conn.FD()}, late: true, extra: s.Nums[0]}
+		i.last.room(s)
 		return nil
 	case opLast:
 		return i.enterPIDs(s)
@@ -378,7 +383,7 @@ func (i *initer) ready() error {
 	if err != nil || len(m.payload) != 1 {
 		os.Exit(1)
 	}
-	if m.payload[0] == goStart {
+	if i.tied = m.payload[0] == goTied; i.tied || m.payload[0] == goStart {
 		return nil
 	}
 	_ = i.conn.Close()
@@ -480,6 +485,14 @@ func (i *initer) applyProcess(s *Step) error {
 	return fmt.Errorf("unknown operation %d", s.Op)
 }
 
+// tie has the kernel kill us with our parent, if that is wanted. A change of ids undoes it.
+func (i *initer) tie() bool {
+	if i.tied {
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	}
+	return i.tied
+}
+
 // announce tells start that only execve is left: EOF after it means success, EOF
 // without it that the init died. It comes before the filter, which might forbid it, and
 // so does the end of all descriptors but the connection and those the process keeps.
@@ -496,11 +509,13 @@ func (i *initer) announce() error {
 		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 	}
 	keepOnExec(i.inherit, true)
-	if i.last != nil {
+	if i.last != nil && !i.last.Own {
 		return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 	}
 	// From here on a process that joined a container lives on its own too.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
-	_ = i.conn.Send(msgExec, nil) // nobody may be listening any more
+	if err := i.conn.Send(msgExec, nil); i.tie() && err != nil {
+		os.Exit(1)
+	}
 	return os.NewSyscallError("close_range", closeAllBut(3+i.inherit, i.conn.FD()))
 }

@@ -145,15 +145,14 @@ func (l *last) giveUp(have int64) {
 	l.call(l.caps, unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])))
 }
 
-// lastExec has the process born and tells exec its pid. It returns only after a failure.
-func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
+// startLast has the process born. What is in the way before execve it reports itself.
+func (i *initer) startLast(paths, argv, envp []*byte) (pid int, answers []unix.Errno) {
 	i.last.Paths, i.last.Argv, i.last.Envp = paths, argv, envp
-	if err := i.last.closing(); err != nil {
-		i.reportLast(err)
-		os.Exit(1)
+	err := i.last.closing()
+	if err == nil {
+		pid, answers, err = i.last.Start()
 	}
-	pid, answers, err := i.last.Start()
-	if pid != 0 {
+	if pid != 0 && !i.last.Own {
 		// By write(2), which filters more often allow than sendmsg(2).
 		_, _ = unix.Write(i.conn.FD(), binary.LittleEndian.AppendUint32([]byte{msgExec, 0}, uint32(pid)))
 	}
@@ -161,6 +160,12 @@ func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
 		i.reportLast(err)
 		os.Exit(1)
 	}
+	return pid, answers
+}
+
+// lastExec has the process born and tells exec its pid. It returns only after a failure.
+func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
+	_, answers := i.startLast(paths, argv, envp)
 	if len(answers) == 0 {
 		os.Exit(0)
 	}

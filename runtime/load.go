@@ -39,12 +39,14 @@ const (
 // range and strings with NUL are all reported at once as *Problems; a file that is
 // not JSON ends at its first mistake. Properties that the specification does not
 // know are ignored, as it demands.
-func LoadSpec(bundle string) (*Config, error) {
+func LoadSpec(bundle string) (*Config, error) { return loadSpec(bundle, nil) }
+
+// loadSpec takes the text that is given, or else that in the bundle.
+func loadSpec(bundle string, data []byte) (*Config, error) {
 	dir, err := filepath.Abs(bundle)
-	if err != nil {
-		return nil, err
+	if err == nil && data == nil {
+		data, err = readConfig(filepath.Join(dir, "config.json"))
 	}
-	data, err := readConfig(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,8 @@ const (
 	opNoNewPrivs               //
 	opExec                     // Args: args…, env…; Nums: len(args)
 
+	opInit // stay as the first process, and have a child that will execute; Nums: capabilities that this needs beyond the payload's
+
 	// The steps of a process that joins a container with a PID namespace (exec.go).
 	opProc     // take what comes along: a procfs, a pidfd of the container's init
 	opTerminal // as opSession, but the session is the payload's to begin
@@ -89,7 +91,7 @@ type Plan struct {
 
 	config  *Config
 	outside int   // hooks that the parent runs during create
-	last    *Step // opLast, if the payload is not the process that prepares it
+	last    *Step // opLast or opInit, if the payload is not the process that prepares it
 }
 
 // Joined is a namespace to join by its path, and the field that says so.
@@ -116,6 +118,12 @@ type PlanOptions struct {
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
 // config gives none, as the spec has it; otherwise such a process gets 0022.
 const AnnotationUmask = "run.husk.umask"
+
+// AnnotationInit, set to "true", keeps a small init as the first process of the container,
+// as docker run --init does: it executes the process as its child, passes signals on to
+// it, reaps what others orphan, and ends as it ends. Signals then do what they do
+// elsewhere, where the kernel keeps those without a handler from a first process.
+const AnnotationInit = "run.husk.init"
 
 // namespaceFlags is ordered as /proc/PID/ns lists are read: user last, for it changes the rights over the others.
 var namespaceFlags = []struct {
@@ -484,6 +492,9 @@ func (p *Plan) process(linux *specs.Linux, id string, o PlanOptions) error {
 		return err
 	}
 	p.affinity(nil)
+	if p.config.Spec.Annotations[AnnotationInit] != "" {
+		p.last = &Step{Op: opInit, Field: pointer("/annotations", AnnotationInit), Nums: []int64{beyond(proc, filter != nil)}}
+	}
 	p.payload(proc, box(linux), filter, o.Env)
 	return nil
 }

@@ -217,6 +217,8 @@ func (s *Step) String() string {
 		return "forbid gaining privileges by execve"
 	case opExec:
 		return "execute " + strings.Join(s.Args[:s.Nums[0]], " ")
+	case opInit:
+		return "stay as init, with the process as a child"
 	case opProc, opTerminal, opLast:
 		return "join the container" // exec prints no plans
 	}

@@ -175,8 +175,13 @@ func (i *initer) execute(s *Step) error {
 	if err := i.announce(); err != nil {
 		return err
 	}
+	i.tie()
 	try := tryExec
-	if i.last != nil {
+	switch {
+	case i.last == nil:
+	case i.last.Own:
+		try = i.supervise
+	default:
 		try = i.lastExec
 	}
 	return execError(s.Args[0], files, try(paths[:len(files)], argv, envp))

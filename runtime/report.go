@@ -153,7 +153,8 @@ func signalName(s unix.Signal) string {
 // reporter writes the report of a run. The nil one has none to write.
 type reporter struct {
 	Report
-	out     *output
+	out     *output // nil: none
+	tell    func(*Report)
 	before  *cgroups.Stats // of a cgroup that was there before
 	first   usage          // that of the init
 	written bool
@@ -162,16 +163,21 @@ type reporter struct {
 // newReporter makes sure, before anything is started, that the report has a place.
 func newReporter(id string, o RunOptions) (*reporter, error) {
 	switch {
-	case o.Report == "":
+	case o.Report == "" && o.Ended == nil:
 		return nil, nil
 	case o.Detach:
 		return nil, errors.New("a report is written when the process has ended, for which a detached run does not wait")
 	}
-	out, err := newOutput("report", o.Report, 4<<10)
+	rep := &reporter{Report: Report{ID: id, Status: -1}, tell: o.Ended}
+	if o.Report == "" {
+		return rep, nil
+	}
+	var err error
+	rep.out, err = newOutput("report", o.Report, 4<<10)
 	if err != nil {
 		return nil, err
 	}
-	return &reporter{Report: Report{ID: id, Status: -1}, out: out}, nil
+	return rep, nil
 }
 
 func (r *reporter) close() {
@@ -275,6 +281,12 @@ func (r *reporter) failed(cause error) error {
 
 func (r *reporter) write() error {
 	r.written = true // or has been tried
+	if r.tell != nil {
+		r.tell(&r.Report)
+	}
+	if r.out == nil {
+		return nil
+	}
 	b, err := r.MarshalJSON()
 	if err != nil {
 		return r.out.fail(err)

@@ -10,6 +10,9 @@ type RunOptions struct {
 	CreateOptions
 	Detach bool // return as soon as the process runs
 	Keep   bool // do not delete the container when its process ends
+	// Tied ends the container when the caller is killed. Its process could free itself;
+	// not so with AnnotationInit.
+	Tied bool
 	// NoSubreaper leaves the processes that the container orphans to the caller's own
 	// parents. Otherwise Run adopts and reaps them where the container has no PID
 	// namespace, and with them every child of the calling program.
@@ -17,6 +20,10 @@ type RunOptions struct {
 	// Report names a file that gets, when the process has ended, a JSON object about its
 	// end and what it used; see [Report]. It is replaced as a whole.
 	Report string
+	// Started is called when the process has been executed, Ended when it has ended, with
+	// what Report would write; of a process that never ran only the latter.
+	Started func()
+	Ended   func(*Report)
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
@@ -50,7 +57,11 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	}
 	defer c.signals.stop()
 	rep.expect(c)
-	if err = c.finish(goStart); err != nil {
+	mode := byte(goStart)
+	if o.Tied && !o.Detach {
+		mode = goTied
+	}
+	if err = c.finish(mode); err != nil {
 		return -1, err
 	}
 	defer c.close()
@@ -65,6 +76,9 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	}
 	c.keepLinks()
 	rep.begin(c.rec, c.group)
+	if o.Started != nil {
+		o.Started()
+	}
 	if err := r.poststart(c.entry, c.rec); err != nil {
 		removePidFile(o.PidFile, c.proc.PID)
 		return -1, err

@@ -141,6 +141,9 @@ func (v *validator) top() {
 	if value, ok := v.Annotations[AnnotationUmask]; ok && value != "inherit" {
 		v.bad(pointer("/annotations", AnnotationUmask), quote(value)+" is not a way to get the umask", "write \"inherit\", or set /process/user/umask")
 	}
+	if value, ok := v.Annotations[AnnotationInit]; ok && value != "true" {
+		v.bad(pointer("/annotations", AnnotationInit), quote(value)+" is not a way to get an init", "write \"true\", or leave it out")
+	}
 }
 
 // root looks at the directory early, for the sake of the message.

@@ -42,6 +42,7 @@ const (
 const (
 	goPark  = 0 // wait for START on the listening socket
 	goStart = 1 // the parent stays: go on at once, on the same connection
+	goTied  = 2 // the same, and live no longer than the parent
 )
 
 var errWire = errors.New("malformed packet")

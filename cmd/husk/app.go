@@ -25,7 +25,8 @@ type app struct {
 
 	netAnnotations bool // annotations may make network interfaces
 
-	held []string // warnings for the log
+	held   []string // warnings for the log
+	failed int      // exit status of a failure
 }
 
 // usageError is a mistake on the command line, found before anything was done.
@@ -53,7 +54,11 @@ func (a *app) main(args []string) int {
 		return status
 	}
 	a.report(err)
-	return exitStatus(err)
+	status = exitStatus(err)
+	if status == exitError && a.failed != 0 {
+		return a.failed
+	}
+	return status
 }
 
 func exitStatus(err error) int {
@@ -102,6 +107,7 @@ func unknown(name string) error {
 
 // run parses the flags of c and does what it is for.
 func (a *app) run(c *command, args []string) (int, error) {
+	a.failed = c.failed
 	fs := newFlags(c.name)
 	act := c.setup(fs)
 	words, err := c.parse(fs, args)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"flag"
+
+	"github.com/huskrun/husk/runtime/sandbox"
 )
 
 // command is one row of the table that dispatch, help and completion are made from.
@@ -9,10 +11,12 @@ type command struct {
 	name    string
 	args    string // as shown in help: ID in capitals, optional ones in brackets
 	summary string
-	min     int    // fewest positional arguments
-	max     int    // most of them, -1: any number
-	details string // what help says beyond the flags
-	mixed   bool   // flags may also stand between and after the arguments
+	min     int           // fewest positional arguments
+	max     int           // most of them, -1: any number
+	details string        // what help says beyond the flags
+	more    func() string // the same, where it is made from tables
+	mixed   bool          // flags may also stand between and after the arguments
+	failed  int           // exit status of a failure, 0: exitError
 	// setup defines the command's flags and returns what runs once they are parsed.
 	// Help and completion call it for the flags alone.
 	setup func(*flag.FlagSet) action
@@ -27,6 +31,7 @@ func commands() []command {
 		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand, details: netDetails},
 		{name: "start", args: "ID", summary: "start the process of a created container", min: 1, max: 1, setup: startCommand},
 		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand, details: netDetails},
+		{name: "sandbox", args: "COMMAND [ARG...]", summary: "run a command isolated, limited and timed, as root or anybody", min: 1, max: -1, setup: sandboxCommand, more: sandboxDetails, failed: sandbox.StatusFailed},
 		{name: "exec", args: "ID COMMAND [ARG...]", summary: "execute a further process in a container", min: 1, max: -1, setup: execCommand},
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},

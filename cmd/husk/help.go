@@ -43,10 +43,18 @@ func (a *app) helpFor(c *command) error {
 		fmt.Fprint(w, "\nFlags:\n")
 		printFlags(w, fs)
 	}
-	if c.details != "" {
-		fmt.Fprint(w, "\n"+c.details)
+	if text := c.explanation(); text != "" {
+		fmt.Fprint(w, "\n"+text)
 	}
 	return w.Flush()
+}
+
+// explanation is what there is to be said beyond the flags.
+func (c *command) explanation() string {
+	if c.more != nil {
+		return c.more()
+	}
+	return c.details
 }
 
 // usage is the command as one would type it: "kill [flags] ID [SIGNAL]".

@@ -32,10 +32,11 @@ func manual(b *strings.Builder) {
 	for _, c := range commands() {
 		fmt.Fprintf(b, ".SS \"husk %s\"\n%s.\n", roff(c.usage()), roff(sentence(c.summary)))
 		manualFlags(b, c.flags())
-		if !said[c.details] {
-			fmt.Fprintf(b, ".PP\n.nf\n%s.fi\n", roff(c.details))
+		text := c.explanation()
+		if !said[text] {
+			fmt.Fprintf(b, ".PP\n.nf\n%s.fi\n", roff(text))
 		}
-		said[c.details] = true
+		said[text] = true
 	}
 	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.BR run ,\n.B exec\nand\n.BR \"seccomp record\" ,\n" +
 		"128 and the number of the signal that killed it; 127 when there is no such program, 126 when it cannot be executed, " +

@@ -4,6 +4,8 @@ import (
 	jsonv1 "encoding/json"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"fmt"
+	"strings"
 )
 
 // marshal formats v in the bytes that runc prints: the field tags of the
@@ -24,4 +26,19 @@ func (a *app) printJSON(v any, indent string) error {
 	}
 	_, err = a.stdout.Write(data)
 	return err
+}
+
+// columns lists words in lines of moderate length.
+func columns(words []string) string {
+	var b strings.Builder
+	line := 0
+	for _, w := range words {
+		if line > 0 && line+len(w) > 80 {
+			b.WriteString("\n")
+			line = 0
+		}
+		n, _ := fmt.Fprintf(&b, "  %s", w)
+		line += n
+	}
+	return b.String() + "\n"
 }

@@ -180,3 +180,13 @@ func (t *terminal) close() {
 	}
 	_ = t.master.Close()
 }
+
+// onTerminals says whether all of the descriptors are terminals.
+func onTerminals(fds ...int) bool {
+	for _, fd := range fds {
+		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,150 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Hidden are the paths of the host that a job does not see, where they exist: homes, what
+// runs, other file systems, and files of services and tools that keep keys, passwords and
+// tokens, or what others have written. Most of them only root can read anyway, and then
+// the job cannot; the rest is for those whose modes are wrong.
+var Hidden = []string{
+	"/boot", "/home", "/lost+found", "/media", "/mnt", "/root", "/run",
+	"/etc/.pwd.lock", "/etc/NetworkManager/system-connections", "/etc/actions-runner", "/etc/apt/auth.conf",
+	"/etc/apt/auth.conf.d", "/etc/boto.cfg", "/etc/containers/auth.json", "/etc/crypttab", "/etc/default/jenkins",
+	"/etc/docker", "/etc/gitlab-runner", "/etc/google", "/etc/gshadow", "/etc/gshadow-", "/etc/ipsec.secrets",
+	"/etc/krb5.keytab", "/etc/kubernetes", "/etc/letsencrypt", "/etc/machine-id", "/etc/mysql/debian.cnf",
+	"/etc/netplan", "/etc/openvpn", "/etc/pki/tls/private", "/etc/ppp", "/etc/rancher", "/etc/security/opasswd",
+	"/etc/shadow", "/etc/shadow-", "/etc/ssh", "/etc/ssl/private", "/etc/sudoers", "/etc/sudoers.d",
+	"/etc/waagent.conf", "/etc/wireguard", "/etc/wpa_supplicant",
+	"/opt/actions-runner", "/srv/jenkins",
+	"/var/backups", "/var/cache/debconf", "/var/crash", "/var/jenkins_home", "/var/lib/NetworkManager",
+	"/var/lib/amazon", "/var/lib/buildkite-agent", "/var/lib/cloud", "/var/lib/containerd", "/var/lib/containers",
+	"/var/lib/docker", "/var/lib/gitlab-runner", "/var/lib/google", "/var/lib/jenkins", "/var/lib/kubelet",
+	"/var/lib/mysql", "/var/lib/postgresql", "/var/lib/private", "/var/lib/rancher", "/var/lib/redis",
+	"/var/lib/sudo", "/var/lib/waagent", "/var/log", "/var/mail", "/var/spool",
+}
+
+// ours are directories of "/" that a job has its own of.
+var ours = []string{"dev", "proc", "sys", "tmp"}
+
+// hidden says whether a path of the host, or one above it, is hidden.
+func (b *builder) hidden(path string) bool {
+	return slices.ContainsFunc(Hidden, func(h string) bool { return below(path, h) && !slices.Contains(b.o.Show, h) })
+}
+
+// below says whether path is dir, or in it.
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// root begins the mounts with the scratch and what the job sees as "/".
+func (b *builder) root() error {
+	// Whatever is named here is covered at once, so it does not have to be opened.
+	b.spec.Root = &specs.Root{Path: "/"}
+	rest := b.spec.Mounts
+	b.spec.Mounts = nil
+	b.mount(specs.Mount{Destination: "/", Type: "tmpfs", Source: "scratch", Options: []string{"mode=755", sizeOption(b.o.Size), "nosuid", "nodev"}})
+	lower := specs.Mount{Destination: "/lower", Type: "tmpfs", Source: "empty", Options: []string{"mode=755", "size=4k"}}
+	if b.o.Rootfs != "" {
+		if len(b.o.Show) > 0 {
+			return bad("show", "leave it out", "nothing of the host is hidden in another --rootfs")
+		}
+		dir, err := directory("rootfs", b.o.Rootfs)
+		if err != nil {
+			return err
+		}
+		lower = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "ro", "nosuid", "nodev"})}
+	}
+	b.mount(lower)
+	b.overlay("/", "lower")
+	if b.o.Rootfs == "" {
+		if err := b.host(); err != nil {
+			return err
+		}
+	}
+	b.spec.Mounts = append(b.spec.Mounts, rest...)
+	return nil
+}
+
+// mapped adds that root's ids on the disk are those of the job's root.
+func (b *builder) mapped(options []string) []string {
+	if b.uid == 0 {
+		options = append(options, "idmap")
+	}
+	return options
+}
+
+func (b *builder) overlay(on, lower string) {
+	b.mount(specs.Mount{Destination: on, Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + lower, "scratch", "nosuid", "nodev"}})
+}
+
+// host shows the directories of the host's "/", one by one: an overlay of "/" itself is
+// something that the kernel refuses to a user namespace, because of all that is mounted
+// below. The same goes for a directory with mounts below; it is shown as it is, and can
+// then only be read.
+func (b *builder) host() error {
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return bad("rootfs", "", "%w", err)
+	}
+	mounts, err := mountPoints()
+	if err != nil {
+		return bad("rootfs", "is /proc mounted?", "%w", err)
+	}
+	for _, e := range entries {
+		path := "/" + e.Name()
+		switch {
+		case slices.Contains(ours, e.Name()) || b.hidden(path):
+		case e.Type()&os.ModeSymlink != 0:
+			b.mount(specs.Mount{Destination: path, Source: path, Options: []string{"bind", "copy-symlink"}})
+		case !e.IsDir(): // files in "/" are nobody's business
+		case strings.ContainsAny(path, `:,\"`) || slices.ContainsFunc(mounts, func(m string) bool { return m != path && below(m, path) }):
+			b.mount(specs.Mount{Destination: path, Source: path, Options: []string{"rbind", "rro", "nosuid", "nodev"}})
+		default:
+			b.overlay(path, path)
+		}
+	}
+	return b.hide()
+}
+
+// hide masks what is hidden below the directories that are shown. A mask is the last
+// thing to be mounted, so what something else is mounted below gets an empty tmpfs.
+func (b *builder) hide() error {
+	for _, path := range b.o.Show {
+		if !slices.Contains(Hidden, path) {
+			return bad("show", "husk help sandbox lists what is hidden", "%s is not hidden", path)
+		}
+		b.loose("--show " + path)
+	}
+	for _, path := range Hidden {
+		if filepath.Dir(path) == "/" || !b.hidden(path) {
+			continue
+		}
+		if _, err := os.Lstat(path); err != nil {
+			continue
+		}
+		if slices.ContainsFunc(b.targets(), func(t string) bool { return below(t, path) }) {
+			b.mount(specs.Mount{Destination: path, Type: "tmpfs", Source: "hidden", Options: []string{"mode=755", "size=64k", "nosuid", "nodev"}})
+			continue
+		}
+		b.spec.Linux.MaskedPaths = append(b.spec.Linux.MaskedPaths, path)
+	}
+	return nil
+}
+
+// mountPoints lists those of this process.
+func mountPoints() (list []string, err error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(table)) {
+		if field := strings.Fields(line); len(field) > 4 {
+			list = append(list, field[4])
+		}
+	}
+	return list, err
+}

@@ -1,0 +1,139 @@
+package sandbox
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/huskrun/husk/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// cpuPeriod is that of the kernel's default, in microseconds.
+const cpuPeriod = 100_000
+
+// limits sets those of the cgroup and of the process.
+func (b *builder) limits() error {
+	o, r := b.o, b.spec.Linux.Resources
+	if o.Swap > 0 && o.Memory == 0 {
+		return bad("swap", "give --memory too", "there is no limit on memory to which it could be added")
+	}
+	if o.CPUs < 0 || o.CPUs > 0 && o.CPUs < 0.01 || math.IsNaN(o.CPUs) || o.CPUs > 1<<20 {
+		return bad("cpus", "give 0.01 at least", "%v is not a number of CPUs", o.CPUs)
+	}
+	missing := b.missing()
+	if o.Memory > 0 && b.has("memory", "memory", missing) {
+		memory, total := int64(o.Memory), int64(o.Memory+o.Swap)
+		r.Memory = &specs.LinuxMemory{Limit: &memory, Swap: &total}
+	}
+	if o.CPUs > 0 && b.has("cpus", "cpu", missing) {
+		quota, period := int64(o.CPUs*cpuPeriod), uint64(cpuPeriod)
+		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	if o.Pids > 0 && b.has("pids", "pids", missing) {
+		pids := int64(o.Pids)
+		r.Pids = &specs.LinuxPids{Limit: &pids}
+	}
+	if o.IO > 0 && b.has("io", "io", missing) {
+		if err := b.limitIO(); err != nil {
+			return err
+		}
+	}
+	return b.rlimits()
+}
+
+// has says whether a limit can be had. If not, an attempt at it fails with the reason,
+// unless doing without is allowed.
+func (b *builder) has(flag, controller string, missing []string) bool {
+	if !b.o.BestEffort || !slices.Contains(missing, controller) {
+		return true
+	}
+	b.LeftOut = append(b.LeftOut, fmt.Sprintf("--%s: the %s controller is not available", flag, controller))
+	return false
+}
+
+// missing lists the controllers that the group of a job cannot have.
+func (b *builder) missing() (list []string) {
+	if !b.o.BestEffort {
+		return nil
+	}
+	var have []string
+	dir := "/"
+	mount, err := cgroups.Mountpoint()
+	if err == nil && b.uid != 0 {
+		dir, err = cgroups.Delegated()
+	}
+	if err == nil {
+		text, _ := os.ReadFile(filepath.Join(mount, dir, "cgroup.controllers"))
+		have = strings.Fields(string(text))
+	}
+	for _, c := range []string{"memory", "cpu", "pids", "io"} {
+		if !slices.Contains(have, c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// limitIO limits the rate of the disk that the workspace is on.
+func (b *builder) limitIO() error {
+	var st unix.Stat_t
+	if err := unix.Stat(b.workspace, &st); err != nil {
+		return bad("workspace", "", "%s: %w", b.workspace, err)
+	}
+	major, minor, err := diskOf(st.Dev)
+	if err != nil {
+		return bad("io", "the workspace has to be on a file system on a disk", "%s: %w", b.workspace, err)
+	}
+	d := specs.LinuxThrottleDevice{Rate: uint64(b.o.IO)}
+	d.Major, d.Minor = major, minor
+	list := []specs.LinuxThrottleDevice{d}
+	b.spec.Linux.Resources.BlockIO = &specs.LinuxBlockIO{ThrottleReadBpsDevice: list, ThrottleWriteBpsDevice: list}
+	return nil
+}
+
+// diskOf returns the number of the disk that a device is, or is a partition of: only
+// whole disks can be limited.
+func diskOf(dev uint64) (major, minor int64, err error) {
+	dir, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(dev), unix.Minor(dev)))
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		dir = filepath.Dir(dir)
+	}
+	text, err := os.ReadFile(dir + "/dev")
+	if err != nil {
+		return 0, 0, err
+	}
+	first, second, _ := strings.Cut(strings.TrimSpace(string(text)), ":")
+	if major, err = strconv.ParseInt(first, 10, 32); err == nil {
+		minor, err = strconv.ParseInt(second, 10, 32)
+	}
+	return major, minor, err
+}
+
+// rlimits sets those of the process. The number of processes is limited here too: in a
+// user namespace of its own it counts the job's alone, also where no cgroup does.
+func (b *builder) rlimits() error {
+	b.spec.Process.Rlimits = nil
+	add := func(kind string, n uint64) {
+		b.spec.Process.Rlimits = append(b.spec.Process.Rlimits, specs.POSIXRlimit{Type: kind, Soft: n, Hard: n})
+	}
+	add("RLIMIT_CORE", 0)
+	if n := b.o.Nofile; n > 0 {
+		if n < 16 {
+			return bad("nofile", "give 16 at least", "%s are too few to start a program with", strconv.FormatUint(n, 10))
+		}
+		add("RLIMIT_NOFILE", n)
+	}
+	if b.o.Pids > 0 {
+		add("RLIMIT_NPROC", b.o.Pids)
+	}
+	return nil
+}

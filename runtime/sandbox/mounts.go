@@ -1,0 +1,162 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// bind is a path of the host for the job.
+type bind struct {
+	flag, source, target string
+	options              []string
+}
+
+// parseBind reads SRC[:DST[:OPTIONS]].
+func parseBind(flag, text string) (bind, error) {
+	part := strings.SplitN(text, ":", 3)
+	source, err := filepath.Abs(part[0])
+	if err != nil || part[0] == "" {
+		return bind{}, bad(flag, "", "%q is not SRC[:DST[:OPTIONS]]", text)
+	}
+	b := bind{flag: flag, source: source, target: source}
+	if len(part) > 1 && part[1] != "" {
+		b.target = filepath.Clean(part[1])
+	}
+	if !filepath.IsAbs(b.target) || b.target == "/" {
+		return b, bad(flag, "", "%s is not an absolute path below /", b.target)
+	}
+	if len(part) == 3 {
+		for word := range strings.SplitSeq(part[2], ",") {
+			if !slices.Contains([]string{"ro", "rw", "noexec"}, word) {
+				return b, bad(flag, "ro, rw and noexec are options", "unknown option %q", word)
+			}
+			b.options = append(b.options, word)
+		}
+	}
+	return b, nil
+}
+
+// binds lists all of them, the workspace first.
+func (b *builder) binds() (list []bind, err error) {
+	w := bind{flag: "workspace", source: b.workspace, target: b.workspace}
+	if b.o.ReadOnly {
+		w.options = []string{"ro"}
+	}
+	list = append(list, w)
+	for _, kind := range []struct {
+		flag  string
+		texts []string
+	}{{"cache", b.o.Caches}, {"bind", b.o.Binds}} {
+		for _, text := range kind.texts {
+			m, err := parseBind(kind.flag, text)
+			if err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(list, func(o bind) bool { return o.target == m.target }) {
+				return nil, bad(kind.flag, "", "%s is given twice", m.target)
+			}
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+// targets lists where something of the job's own is mounted.
+func (b *builder) targets() (list []string) {
+	binds, _ := b.binds()
+	for _, m := range binds {
+		list = append(list, m.target)
+	}
+	for _, text := range b.o.Tmpfs {
+		target, _, _ := strings.Cut(text, ":")
+		list = append(list, filepath.Clean(target))
+	}
+	return append(list, b.homeDir())
+}
+
+// homeDir is the caller's, where it names one.
+func (b *builder) homeDir() string {
+	home := filepath.Clean(os.Getenv("HOME"))
+	if !filepath.IsAbs(home) || home == "/" || b.o.Rootfs != "" && b.uid == 0 {
+		return "/root"
+	}
+	return home
+}
+
+// mounts adds what the job may write to.
+func (b *builder) mounts() error {
+	binds, err := b.binds()
+	if err != nil {
+		return err
+	}
+	b.home = b.homeDir()
+	if b.o.Rootfs == "" {
+		b.tmpfs("/tmp", "mode=1777", sizeOption(b.o.Size))
+		b.tmpfs("/var/tmp", "mode=1777", sizeOption(b.o.Size))
+		b.tmpfs("/run", "mode=755", "size=16m")
+	}
+	if b.home != b.workspace && !below(b.home, "/tmp") {
+		b.tmpfs(b.home, "mode=700", sizeOption(b.o.Size), b.owner())
+	}
+	for _, text := range b.o.Tmpfs {
+		target, size, sized := strings.Cut(text, ":")
+		n := b.o.Size
+		if !filepath.IsAbs(target) || sized && n.Set(size) != nil {
+			return bad("tmpfs", "", "%q is not DST[:SIZE]", text)
+		}
+		b.tmpfs(target, "mode=700", sizeOption(n), b.owner())
+	}
+	// What holds another one comes first.
+	slices.SortStableFunc(binds, func(x, y bind) int { return strings.Count(x.target, "/") - strings.Count(y.target, "/") })
+	for _, m := range binds {
+		if err := b.bindMount(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) tmpfs(on string, options ...string) {
+	b.mount(specs.Mount{Destination: on, Type: "tmpfs", Source: "tmpfs", Options: append([]string{"nosuid", "nodev"}, options...)})
+}
+
+// owner makes a tmpfs the job's own.
+func (b *builder) owner() string {
+	return "uid=" + itoa(int(b.inner)) + ",gid=" + itoa(int(b.innerGID))
+}
+
+// bindMount shows a path. Where the caller is root the job is somebody else, who gets the
+// rights of the owner of that path there, and what it makes is the owner's.
+func (b *builder) bindMount(m bind) error {
+	st, err := os.Stat(m.source)
+	if err != nil {
+		if m.flag != "cache" || !os.IsNotExist(err) {
+			return bad(m.flag, "it has to exist", "%w", err)
+		}
+		b.caches = append(b.caches, m.source)
+	}
+	if m.flag == "bind" && !slices.Contains(m.options, "ro") {
+		b.loose("--bind " + m.source)
+	}
+	s := specs.Mount{
+		Destination: m.target, Source: m.source,
+		Options: append([]string{"bind", "nosuid", "nodev"}, m.options...),
+	}
+	if b.uid == 0 {
+		var uid, gid uint32
+		if st != nil {
+			owner := st.Sys().(*syscall.Stat_t)
+			uid, gid = owner.Uid, owner.Gid
+		}
+		s.Options = append(s.Options, "idmap")
+		s.UIDMappings = []specs.LinuxIDMapping{{ContainerID: uid, HostID: nobody + b.inner, Size: 1}}
+		s.GIDMappings = []specs.LinuxIDMapping{{ContainerID: gid, HostID: nobody + b.innerGID, Size: 1}}
+	}
+	b.mount(s)
+	return nil
+}

@@ -1,0 +1,103 @@
+package sandbox
+
+import (
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options is what a job is to be. The zero value of each field is its default.
+type Options struct {
+	Args []string
+
+	Rootfs string   // directory with a root file system, "": the host's own
+	Size   bytes    // of the scratch
+	Show   []string // hidden paths of the host that are not to be hidden
+
+	Workspace string   // directory, "": the current one
+	ReadOnly  bool     // the workspace is not to be written to
+	Binds     []string // SRC[:DST[:OPTIONS]]
+	Caches    []string // the same, made if it is missing
+	Tmpfs     []string // DST[:SIZE]
+
+	Memory, Swap, IO bytes
+	CPUs             float64
+	Pids, Nofile     uint64
+	Timeout, Idle    time.Duration
+	Output           bytes
+	BestEffort       bool
+
+	Net     string   // "none", "host"
+	Caps    []string // capabilities that the job has
+	Seccomp string   // file with a profile, "unconfined", "": the default profile
+	UID     string   // UID[:GID] inside
+
+	Env     []string // NAME=VALUE, or NAME alone for the caller's value
+	EnvFile []string
+	Secrets []string // NAME=FILE or NAME=env:VARIABLE
+}
+
+// A bytes is a number of them, written with K, M, G or T for powers of 1024.
+type bytes int64
+
+func (b *bytes) String() string { return b.text() }
+
+func (b bytes) text() string {
+	for i, unit := range [...]string{"T", "G", "M", "K"} {
+		if n := bytes(1) << (40 - 10*i); b >= n && b%n == 0 {
+			return strconv.FormatInt(int64(b/n), 10) + unit
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// Set reads one.
+func (b *bytes) Set(s string) error {
+	number, shift := strings.TrimSuffix(strings.ToUpper(s), "B"), 0
+	if n := len(number); n > 0 {
+		if i := strings.IndexByte("KMGT", number[n-1]); i >= 0 {
+			number, shift = number[:n-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)>>shift {
+		return fmt.Errorf("%q is not a number of bytes, as in 512M", s)
+	}
+	*b = bytes(n << shift)
+	return nil
+}
+
+// Flags defines the flags that set o.
+func (o *Options) Flags(fs *flag.FlagSet) {
+	list := func(into *[]string, name, text string) {
+		fs.Func(name, text, func(s string) error { *into = append(*into, s); return nil })
+	}
+	fs.StringVar(&o.Rootfs, "rootfs", "", "`directory` that the job sees as /, never written to, instead of the host's own root")
+	o.Size = 1 << 30
+	fs.Var(&o.Size, "size", "`bytes` that the job may write outside of the workspace, all of which is thrown away (default 1G)")
+	list(&o.Show, "show", "do not hide this `path` of the host")
+	fs.StringVar(&o.Workspace, "workspace", "", "`directory` that the job may write to and begins in (default the current one)")
+	fs.BoolVar(&o.ReadOnly, "ro", false, "the workspace may only be read")
+	list(&o.Binds, "bind", "show a path of the host: `SRC[:DST[:OPTIONS]]`, of which ro and noexec may be options")
+	list(&o.Caches, "cache", "a `SRC[:DST]` like --bind that is made if it is missing, for what survives the job")
+	list(&o.Tmpfs, "tmpfs", "mount an empty tmpfs: `DST[:SIZE]`")
+	fs.Var(&o.Memory, "memory", "`bytes` of memory at most")
+	fs.Var(&o.Swap, "swap", "`bytes` of swap at most, beside --memory (default none)")
+	fs.Float64Var(&o.CPUs, "cpus", 0, "`number` of CPUs at most, as in 1.5")
+	fs.Uint64Var(&o.Pids, "pids", 0, "`number` of processes and threads at most, two of them husk's init")
+	fs.Var(&o.IO, "io", "`bytes` per second that may be read from, and written to, the workspace's disk")
+	fs.Uint64Var(&o.Nofile, "nofile", 0, "`number` of open files of one process at most")
+	fs.DurationVar(&o.Timeout, "timeout", 0, "end the job after this `time`, as in 10m")
+	fs.DurationVar(&o.Idle, "idle-timeout", 0, "end the job when it has written nothing for this `time`")
+	fs.Var(&o.Output, "output-limit", "end the job when it has written more `bytes` than that")
+	fs.BoolVar(&o.BestEffort, "best-effort", false, "leave out limits that this machine or user cannot have, and say which")
+	fs.StringVar(&o.Net, "net", "none", "`network`: none (but lo) or host")
+	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces")
+	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
+	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")
+	list(&o.Env, "env", "set a variable: `NAME=VALUE`, or NAME for the caller's value")
+	list(&o.EnvFile, "env-file", "set the variables in this `file`, one NAME=VALUE a line")
+	list(&o.Secrets, "secret", "give the job a file /run/secrets/NAME: `NAME=FILE` or NAME=env:VARIABLE")
+}

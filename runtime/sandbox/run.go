@@ -1,0 +1,114 @@
+package sandbox
+
+import (
+	"cmp"
+	jsonv1 "encoding/json"
+	"encoding/json/v2"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/huskrun/husk/runtime"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Result says how a job came to its end.
+type Result struct {
+	*runtime.Report
+	Status int    // what husk sandbox exits with
+	Reason string // why husk ended it, "" if it ended by itself
+}
+
+// Config is the text of the config.json.
+func (j *Job) Config(indent ...json.Options) ([]byte, error) {
+	return json.Marshal(j.Spec, append(indent, jsonv1.DefaultOptionsV1())...)
+}
+
+// Interactive says whether the job may have a terminal. One whose output is looked at has
+// pipes.
+func (j *Job) Interactive() bool { return !j.o.counts() }
+
+// prefix begins the names of containers; the pid of the husk that has one follows.
+const prefix = "sandbox-"
+
+// Run runs the job and removes whatever it has left, and what a husk that was killed did.
+// The terminal, of a job that has one, is given to take.
+func (j *Job) Run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
+	j.sweep(r)
+	id := prefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	for _, dir := range j.caches {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, bad("cache", "", "%w", err)
+		}
+	}
+	res = &Result{}
+	o := runtime.RunOptions{Tied: true, Ended: func(rep *runtime.Report) { res.Report = rep }}
+	o.Files = j.addSecrets(r, id, j.outer)
+	o.Terminal = take
+	if o.Config, err = j.Config(); err != nil {
+		return nil, failed(err)
+	}
+	w := &watch{r: r, id: id, o: j.o}
+	o.Started = w.begin
+	if err := w.connect(); err != nil {
+		return nil, failed(err)
+	}
+	res.Status, err = r.Run(id, j.workspace, o)
+	res.Reason = w.end()
+	if err != nil {
+		return res, failed(err)
+	}
+	return j.judge(res), nil
+}
+
+// judge decides what the end means.
+func (j *Job) judge(res *Result) *Result {
+	if res.Reason != "" {
+		res.Status = StatusEnded
+		return res
+	}
+	s := res.Report.Stats
+	if s == nil || s.Memory == nil || s.Memory.Events.OOMKill == 0 || res.Status != 128+int(unix.SIGKILL) {
+		return res
+	}
+	limit, peak := "a memory limit above the job's", ""
+	if s.Memory.Limit != math.MaxUint64 {
+		limit = "the memory limit of " + bytes(s.Memory.Limit).text()
+	}
+	if s.Memory.Peak != nil {
+		peak = fmt.Sprintf("; the peak was %s", bytes(*s.Memory.Peak).text())
+	}
+	res.Reason = "killed by " + limit + peak
+	return res
+}
+
+// failed gives an error the exit status of one that is husk's.
+func failed(err error) error {
+	e, ok := errors.AsType[*runtime.Error](err)
+	if !ok {
+		e = &runtime.Error{Op: "sandbox", Err: err}
+	}
+	e.Exit = cmp.Or(e.Exit, StatusFailed)
+	return e
+}
+
+// sweep removes what jobs have left whose husk was killed: they died with it.
+func (j *Job) sweep(r *runtime.Runtime) {
+	list, err := r.List()
+	if err != nil {
+		return // so will Run, with more to say
+	}
+	for _, s := range list {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(s.ID, prefix), "-")
+		pid, err := strconv.Atoi(owner)
+		if s.Annotations[annotation] == "" || err != nil || s.Status != specs.StateStopped || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		_ = r.Delete(s.ID, true)
+	}
+}

@@ -1,0 +1,68 @@
+package sandbox
+
+import (
+	"os"
+	"strings"
+
+	"github.com/huskrun/husk/runtime"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// secret is a file that only the job can read. It is never an argument or a variable of
+// anything, nor part of the config.json.
+type secret struct {
+	name string
+	data []byte
+}
+
+const secretsDir = "/run/secrets"
+
+// maxSecret bounds one: it stays in memory.
+const maxSecret = 1 << 20
+
+// readSecrets reads what the flags name.
+func (b *builder) readSecrets() error {
+	for _, text := range b.o.Secrets {
+		name, from, ok := strings.Cut(text, "=")
+		if !ok || name == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name) > 200 {
+			return bad("secret", "", "%q is not NAME=FILE or NAME=env:VARIABLE", name)
+		}
+		s := secret{name: name}
+		if variable, isVariable := strings.CutPrefix(from, "env:"); isVariable {
+			value, set := os.LookupEnv(variable)
+			if !set {
+				return bad("secret", "", "the variable %s is not set", variable)
+			}
+			s.data = []byte(value)
+		} else {
+			st, err := os.Stat(from)
+			if err == nil && (!st.Mode().IsRegular() || st.Size() > maxSecret) {
+				return bad("secret", "", "%s is not a file of at most 1 MiB", from)
+			}
+			if err == nil {
+				s.data, err = os.ReadFile(from)
+			}
+			if err != nil {
+				return bad("secret", "", "%w", err)
+			}
+		}
+		b.secrets = append(b.secrets, s)
+	}
+	if len(b.secrets) > 0 {
+		b.tmpfs(secretsDir, "mode=500", "size=64k", b.owner())
+	}
+	return nil
+}
+
+// addSecrets mounts them, from where the container called id will have them.
+func (j *Job) addSecrets(r *runtime.Runtime, id string, reader int) (files []runtime.File) {
+	for _, s := range j.secrets {
+		file := runtime.File{Name: "secret-" + s.name, Data: s.data, UID: reader}
+		files = append(files, file)
+		j.Spec.Mounts = append(j.Spec.Mounts, specs.Mount{
+			Destination: secretsDir + "/" + s.name, Source: r.FilePath(id, file.Name),
+			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+		})
+	}
+	return files
+}

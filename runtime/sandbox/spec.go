@@ -1,0 +1,188 @@
+package sandbox
+
+import (
+	jsonv1 "encoding/json"
+	"encoding/json/v2"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/huskrun/husk/runtime"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Job is a sandbox that is ready to be run.
+type Job struct {
+	Spec    *specs.Spec
+	LeftOut []string // limits that the job does without
+	Loose   []string // what it may do that it may not by default
+
+	o         *Options
+	workspace string
+	outer     int // uid of the job outside
+	secrets   []secret
+	caches    []string // directories to be made
+}
+
+// nobody is the first of the 65536 ids that those of a job are outside, where the caller
+// is root. It belongs to no user and no range that distributions hand out.
+const nobody, nobodies = 1879048192, 65536
+
+// annotation marks the containers of this package.
+const annotation = "run.husk.sandbox"
+
+// builder makes a Job.
+type builder struct {
+	Job
+	spec     *specs.Spec
+	uid, gid int    // the caller's
+	inner    uint32 // ids of the job inside
+	innerGID uint32
+	home     string
+}
+
+// New compiles a job. It looks at the host, and changes nothing.
+func New(o *Options) (*Job, error) {
+	b := &builder{Job: Job{o: o}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
+	b.Spec = b.spec
+	for _, step := range []func() error{
+		b.ids, b.findWorkspace, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	p := b.spec.Process
+	p.Args, p.Cwd = o.Args, b.workspace
+	b.spec.Hostname = "sandbox"
+	b.spec.Annotations = map[string]string{annotation: "true", runtime.AnnotationInit: "true"}
+	return &b.Job, nil
+}
+
+// ids maps one id of an ordinary user, the caller's own. What root starts gets ids
+// that are nobody's: 65536 of them, so that images with several users work.
+func (b *builder) ids() error {
+	b.inner, b.innerGID = uint32(b.uid), uint32(b.gid)
+	if text := b.o.UID; text != "" {
+		uid, gid, pair := strings.Cut(text, ":")
+		u, err := strconv.ParseUint(uid, 10, 16)
+		g := u
+		if err == nil && pair {
+			g, err = strconv.ParseUint(gid, 10, 16)
+		}
+		if err != nil {
+			return bad("uid", "give numbers below 65536, as in 1000 or 1000:100", "%q is not UID or UID:GID", text)
+		}
+		b.inner, b.innerGID = uint32(u), uint32(g)
+		b.loose("--uid " + text)
+	}
+	b.spec.Process.User = specs.User{UID: b.inner, GID: b.innerGID}
+	one := func(inside uint32, outside int) []specs.LinuxIDMapping {
+		if b.uid == 0 {
+			return []specs.LinuxIDMapping{{HostID: nobody, Size: nobodies}}
+		}
+		return []specs.LinuxIDMapping{{ContainerID: inside, HostID: uint32(outside), Size: 1}}
+	}
+	b.outer = b.uid
+	if b.uid == 0 {
+		b.outer = nobody + int(b.inner)
+	}
+	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = one(b.inner, b.uid), one(b.innerGID, b.gid)
+	return nil
+}
+
+func (b *builder) loose(what string) { b.Loose = append(b.Loose, what) }
+
+func (b *builder) findWorkspace() (err error) {
+	if b.workspace, err = directory("workspace", b.o.Workspace); err != nil {
+		return err
+	}
+	if b.workspace == "/" {
+		return bad("workspace", "change to the directory of the project, or name it", "it cannot be /")
+	}
+	return nil
+}
+
+// directory returns the absolute path, without links, of one that exists.
+func directory(flag, name string) (string, error) {
+	dir, err := filepath.Abs(name)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", bad(flag, "name a directory that exists", "%w", err)
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return "", bad(flag, "name a directory", "%s is not one", dir)
+	}
+	return dir, nil
+}
+
+// namespaces: a new one of each kind that the machine's own has no part in.
+func (b *builder) namespaces() error {
+	l := b.spec.Linux
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	switch b.o.Net {
+	case "", "none":
+		return nil
+	case "host":
+	default:
+		return bad("net", "give none or host", "unknown network %q", b.o.Net)
+	}
+	b.loose("--net host")
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	// Of the host's network namespace no sysfs can be mounted, and its resolver may be
+	// configured by a file that is hidden.
+	for i := range b.spec.Mounts {
+		if m := &b.spec.Mounts[i]; m.Destination == "/sys" {
+			*m = specs.Mount{Destination: "/sys", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
+		}
+	}
+	b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/sys/fs/cgroup" })
+	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && b.o.Rootfs == "" && b.hidden(real) {
+		b.mount(specs.Mount{Destination: real, Source: real, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
+	}
+	return nil
+}
+
+// rights: no capability, no way to gain one, and the default filter.
+func (b *builder) rights() error {
+	caps := make([]string, len(b.o.Caps))
+	for i, name := range b.o.Caps {
+		caps[i] = "CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+		if !slices.Contains(runtime.SupportedFeatures().Linux.Capabilities, caps[i]) {
+			return bad("cap-add", "see capabilities(7)", "unknown capability %q", name)
+		}
+		b.loose("--cap-add " + caps[i])
+	}
+	set := &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	if b.inner != 0 { // who is not root keeps them through execve only like that
+		set.Inheritable, set.Ambient = caps, caps
+	}
+	b.spec.Process.Capabilities = set
+	switch b.o.Seccomp {
+	case "":
+		return nil
+	case "unconfined":
+		b.spec.Linux.Seccomp = nil
+	default:
+		profile, err := runtime.ReadProfile(b.o.Seccomp)
+		if err == nil {
+			b.spec.Linux.Seccomp = new(specs.LinuxSeccomp)
+			err = json.Unmarshal(profile, b.spec.Linux.Seccomp, jsonv1.DefaultOptionsV1())
+		}
+		if err != nil {
+			return bad("seccomp", "name a file with a profile, or unconfined", "%w", err)
+		}
+	}
+	b.loose("--seccomp " + b.o.Seccomp)
+	return nil
+}
+
+// mount appends one.
+func (b *builder) mount(m specs.Mount) { b.spec.Mounts = append(b.spec.Mounts, m) }
+
+func sizeOption(n bytes) string { return fmt.Sprintf("size=%d", int64(n)) }
