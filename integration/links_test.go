@@ -171,8 +171,10 @@ func (b *bundle) together(n int) {
 	for i := range n {
 		id := "c" + itoa(i)
 		group.Go(func() {
-			b.must("create", "--net", "eth0:bridge=husk0,address=auto", id)
+			port := itoa(8000 + i)
+			b.must("create", "--net", "eth0:bridge=husk0,address=auto,masquerade,forwarding,publish="+port+":80/tcp", id)
 			s, _ := b.state(id)
+			openSpace(b.t, filepath.Join("/proc", itoa(s.Pid), "ns/net")).serve(":80")
 			out, err := exec.Command("nsenter", "-t", itoa(s.Pid), "-n", "ip", "-o", "addr", "show", "eth0", "scope", "global").CombinedOutput()
 			if err != nil {
 				b.t.Errorf("%v: %s", err, out)
@@ -191,6 +193,13 @@ func (b *bundle) together(n int) {
 	group.Wait()
 	if len(seen) != 2*n {
 		b.t.Errorf("%d addresses: %v", len(seen), seen)
+	}
+	host := openSpace(b.t, "/proc/self/ns/net")
+	host.ip("link set lo up")
+	for i := range n {
+		if got := host.ask("tcp", "127.0.0.1:"+itoa(8000+i), patience(3*time.Second)); got != "10.88.0.1" {
+			b.t.Errorf("port %d: asked by %q", 8000+i, got)
+		}
 	}
 	for i := range n {
 		b.must("delete", "-f", "c"+itoa(i))

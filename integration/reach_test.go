@@ -24,14 +24,26 @@ type space struct {
 	file *os.File
 }
 
-// do runs a function in the namespace. Its thread ends with it.
+// do runs a function in the namespace.
 func (s *space) do(f func() error) error {
+	return away(func() error { return unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET) }, f)
+}
+
+// away runs a function on a thread that goes to another network namespace for it. It comes
+// back: one that is the process's first cannot end, and /proc/self would show that one's.
+func away(leave, f func() error) error {
 	done := make(chan error)
 	go func() {
 		goruntime.LockOSThread()
-		err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET)
+		home, err := os.Open("/proc/thread-self/ns/net")
 		if err == nil {
-			err = f()
+			if err = leave(); err == nil {
+				err = f()
+			}
+			if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+				goruntime.UnlockOSThread()
+			}
+			home.Close()
 		}
 		done <- err
 	}()
@@ -63,16 +75,10 @@ func openSpace(t *testing.T, path string) *space {
 // newSpace makes a namespace, which lives as long as the test.
 func newSpace(t *testing.T) (s *space) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		goruntime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			s = openSpace(t, "/proc/thread-self/ns/net")
-		}
-		done <- err
-	}()
-	must(t, <-done)
+	must(t, away(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
+		s = openSpace(t, "/proc/thread-self/ns/net")
+		return nil
+	}))
 	s.ip("link set lo up")
 	return s
 }
@@ -118,7 +124,7 @@ func (s *space) serve(address string) {
 
 // ask returns what serve answers, or "" if nobody does in time.
 func (s *space) ask(protocol, address string, wait time.Duration) (answer string) {
-	_ = s.do(func() error {
+	err := s.do(func() error {
 		c, err := net.DialTimeout(protocol, address, wait)
 		if err != nil {
 			return err
@@ -129,10 +135,13 @@ func (s *space) ask(protocol, address string, wait time.Duration) (answer string
 			c.Write([]byte("?"))
 		}
 		b := make([]byte, 100)
-		n, _ := c.Read(b)
+		n, err := c.Read(b)
 		answer = string(b[:n])
-		return nil
+		return err
 	})
+	if err != nil && answer == "" {
+		s.t.Log(protocol, address, err)
+	}
 	return answer
 }
 
@@ -253,5 +262,127 @@ func TestNetReach(t *testing.T) {
 			}
 			c1.sees(t, "10.88.2.2:80", "")
 		})
+	})
+}
+
+// A container that wants to reach what listens on the host's 127.0.0.1, or be taken for
+// it, does not, though the host reaches published ports from there; nor do the abstract
+// sockets of the host.
+func TestNetAttack(t *testing.T) {
+	box(t, func(t *testing.T) {
+		w := newTown(t)
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		c := b.inhabit("c1", "bridge=husk0,address=auto,masquerade,forwarding,publish=8080:80/tcp,publish=8080:80/udp")
+		w.host.serve("127.0.0.1:7")
+		w.host.serve("10.88.0.1:8")
+		c.sees(t, "10.88.0.1:8", "10.88.0.2")
+		// To 127.0.0.1, by way of the gateway.
+		c.ip("addr del 127.0.0.1/8 dev lo", "route add 127.0.0.0/8 via 10.88.0.1 src 10.88.0.2")
+		must(t, c.do(func() error {
+			return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0)
+		}))
+		c.sees(t, "127.0.0.1:7", "")
+		// From there: an answer would come by UDP only, and the host's log tells.
+		heard := make(chan string, 1)
+		must(t, w.host.do(func() error {
+			p, err := net.ListenPacket("udp4", "10.88.0.1:9")
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { p.Close() })
+			go func() {
+				if _, from, err := p.ReadFrom(make([]byte, 1)); err == nil {
+					heard <- from.String()
+				}
+			}()
+			return nil
+		}))
+		c.ip("addr add 127.0.0.1/32 dev eth0")
+		must(t, c.do(func() error {
+			d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+			conn, err := d.Dial("udp4", "10.88.0.1:9")
+			if err == nil {
+				_, err = conn.Write([]byte("x"))
+				conn.Close()
+			}
+			return err
+		}))
+		select {
+		case from := <-heard:
+			t.Errorf("the host believes %s", from)
+		case <-time.After(300 * time.Millisecond):
+		}
+
+		l, err := net.Listen("unix", "@host")
+		must(t, err)
+		defer l.Close()
+		if err := c.do(func() error { _, err := net.Dial("unix", "@host"); return err }); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("an abstract socket of the host: %v", err)
+		}
+	})
+}
+
+// What is larger than the MTU is refused where it is sent, and TCP knows better.
+func TestNetMTU(t *testing.T) {
+	box(t, func(t *testing.T) {
+		w := newTown(t)
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		c := b.inhabit("c1", "bridge=husk0,address=auto,masquerade,forwarding,mtu=1400,publish=8080:80/tcp,publish=8080:80/udp")
+		for _, test := range []struct {
+			address string
+			headers int
+		}{{"198.51.100.1:9", 28}, {"[2001:db8:2::1]:9", 48}} {
+			must(t, c.do(func() error {
+				conn, err := net.Dial("udp", test.address)
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				raw, _ := conn.(*net.UDPConn).SyscallConn()
+				raw.Control(func(fd uintptr) {
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
+				})
+				if _, err := conn.Write(make([]byte, 1400-test.headers)); err != nil {
+					return fmt.Errorf("%s: %w", test.address, err)
+				}
+				if _, err := conn.Write(make([]byte, 1401-test.headers)); !errors.Is(err, unix.EMSGSIZE) {
+					return fmt.Errorf("%s: one byte too many: %v", test.address, err)
+				}
+				return nil
+			}))
+		}
+		// From outside a stream of many segments, whose sender has a larger MTU.
+		const size = 1 << 20
+		must(t, c.do(func() error {
+			l, err := net.Listen("tcp", ":80")
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+				go func() {
+					conn, _ := l.Accept()
+					n, _ := io.Copy(io.Discard, conn)
+					fmt.Fprint(conn, n)
+					conn.Close()
+				}()
+			}
+			return err
+		}))
+		must(t, w.peer.do(func() error {
+			conn, err := net.DialTimeout("tcp", "192.0.2.1:8080", patience(5*time.Second))
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience(10 * time.Second)))
+			if _, err := conn.Write(make([]byte, size)); err != nil {
+				return err
+			}
+			conn.(*net.TCPConn).CloseWrite()
+			got, err := io.ReadAll(conn)
+			if string(got) != itoa(size) {
+				return fmt.Errorf("%s of %d bytes arrived: %v", got, size, err)
+			}
+			return nil
+		}))
 	})
 }
