@@ -43,6 +43,7 @@ missing() {
 			done
 			have unshare || echo util-linux
 			have ip || echo ip
+			have pasta || echo passt
 			;;
 		vm)
 			for tool in qemu-system-x86_64 mmdebstrap mke2fs modprobe xz zstd; do

@@ -1,10 +1,8 @@
 package namespaces
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -16,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperWait bounds newuidmap, which may look up subordinate ids on a network.
+// helperWait bounds newuidmap, which may look up subordinate ids on a network, and pasta.
 const helperWait = 10 * time.Second
 
 // writeMaps writes the id maps of the user namespace of the process pid.
@@ -109,41 +107,53 @@ func runHelper(name string, pid int, maps []specs.LinuxIDMapping) error {
 	if len(maps) == 0 {
 		return nil
 	}
-	path, err := findHelper(name)
+	path, err := findHelper(name, "uidmap", "map more than one's own id")
 	if err != nil {
 		return err
 	}
-	args := append([]string{name, strconv.Itoa(pid)}, strings.Fields(string(formatMap(maps)))...)
-	read, write, err := os.Pipe()
+	err = callHelper(path, append([]string{name, strconv.Itoa(pid)}, strings.Fields(string(formatMap(maps)))...))
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, syscall.EPERM)
+	}
+	return nil
+}
+
+// callHelper waits until a program is done, or has gone into the background.
+func callHelper(path string, args []string) error {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer read.Close()
-	p, err := os.StartProcess(path, args, &os.ProcAttr{Env: []string{}, Files: []*os.File{nil, nil, write}})
-	write.Close()
+	defer null.Close()
+	said, err := newSaid()
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	p, err := os.StartProcess(path, args, &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{null, null, said}})
 	if err != nil {
 		return err
 	}
 	timer := time.AfterFunc(helperWait, func() { _ = p.Kill() })
 	defer timer.Stop()
-	said, _ := io.ReadAll(io.LimitReader(read, 4096))
 	state, err := p.Wait()
 	if err != nil {
 		return err
 	}
 	if !state.Success() {
-		return fmt.Errorf("%s: %v: %s: %w", path, state, bytes.TrimSpace(said), syscall.EPERM)
+		lines := strings.Split(complaint(said), "\n") // the last one says why
+		return fmt.Errorf("%s: %v: %s", path, state, lines[len(lines)-1])
 	}
 	return nil
 }
 
 // findHelper looks in fixed places: PATH is the caller's, and what we find
 // decides who is who in the container.
-func findHelper(name string) (string, error) {
+func findHelper(name, pkg, why string) (string, error) {
 	for _, dir := range [...]string{"/usr/bin/", "/bin/", "/usr/local/bin/"} {
 		if unix.Access(dir+name, unix.X_OK) == nil {
 			return dir + name, nil
 		}
 	}
-	return "", fmt.Errorf("%s, of the package uidmap, is needed to map more than one's own id: %w", name, os.ErrNotExist)
+	return "", fmt.Errorf("%s, of the package %s, is needed to %s: %w", name, pkg, why, os.ErrNotExist)
 }

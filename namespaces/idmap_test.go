@@ -47,7 +47,7 @@ func TestRootless(t *testing.T) {
 	needRoot(t)
 	for i, c := range rootlessCases {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := findHelper("newuidmap"); err != nil && c.needHelper {
+			if _, err := findHelper("newuidmap", "", ""); err != nil && c.needHelper {
 				t.Skip(err)
 			}
 			cmd := exec.Command("/proc/self/exe")
@@ -137,7 +137,7 @@ func rootless() {
 }
 
 func TestHelperMissing(t *testing.T) {
-	if _, err := findHelper("newnothing"); err == nil || !strings.Contains(err.Error(), "package uidmap") {
+	if _, err := findHelper("newnothing", "uidmap", ""); err == nil || !strings.Contains(err.Error(), "package uidmap") {
 		t.Error(err)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Interface is a pair of virtual devices to be made: one end for the container, the
-// other one on the host.
+// Interface is a pair of virtual devices to be made, one end for the container, the other
+// one on the host, or the device that pasta makes.
 type Interface struct {
 	Name      string    // in the container
 	Host      string    // of the host's end; "": the kernel numbers it
@@ -313,17 +313,23 @@ func Reachable(server string) bool {
 // LeadsOut says whether the container's default route goes through the interface.
 func (i *Interface) LeadsOut() bool { return i.Auto || len(i.Gateways) > 0 }
 
+// CheckPair refuses what is for pasta only.
+func (i *Interface) CheckPair() error {
+	if i.Auto && i.Bridge == "" {
+		return errors.New("address: auto takes one of a bridge's network, and no bridge is given")
+	}
+	return nil
+}
+
 // check looks at how the words go together.
 func (i *Interface) check() error {
 	has := func(is4 bool) bool {
 		return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Is4() == is4 })
 	}
 	switch {
-	case i.Auto && i.Bridge == "":
-		return errors.New("address: auto takes one of a bridge's network, and no bridge is given")
 	case i.Auto && len(i.Addresses) > 0:
 		return errors.New("address: auto is instead of all others")
-	case i.Bridge == "" && len(i.Addresses) == 0:
+	case i.Bridge == "" && len(i.Addresses) == 0 && !i.Auto:
 		return errors.New("leads nowhere: give it an address, or a bridge")
 	case i.MTU != 0 && i.MTU < minMTU6 && has(false):
 		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)

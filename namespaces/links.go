@@ -75,11 +75,9 @@ func (l *Links) start(program io.ReaderAt) error {
 		return err
 	}
 	defer exe.Close()
-	said, err := unix.MemfdCreate("husk-linker-errors", unix.MFD_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("memfd_create", err)
+	if l.said, err = newSaid(); err != nil {
+		return err
 	}
-	l.said = os.NewFile(uintptr(said), "stderr")
 	ours, theirs, err := Pair()
 	if err != nil {
 		l.said.Close()
@@ -91,7 +89,7 @@ func (l *Links) start(program io.ReaderAt) error {
 	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), []string{"husk-linker"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1"},
-		Files: []uintptr{closed, closed, uintptr(said), uintptr(theirs.fd)},
+		Files: []uintptr{closed, closed, l.said.Fd(), uintptr(theirs.fd)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {
@@ -144,7 +142,7 @@ func (l *Links) Wait() error {
 	closeAll(fds)
 	switch {
 	case errors.Is(err, io.EOF):
-		return &DeviceError{-1, fmt.Errorf("the network helper died: %s", l.complaint())}
+		return &DeviceError{-1, fmt.Errorf("the network helper died: %s", complaint(l.said))}
 	case err != nil:
 		return &DeviceError{-1, err}
 	case kind == linksDone:
@@ -198,13 +196,22 @@ func (l *Links) Close() error {
 	var status unix.WaitStatus
 	_, err = retry(func() (int, error) { return unix.Wait4(l.proc.PID, &status, 0, nil) })
 	if err == nil && status != 0 {
-		return fmt.Errorf("the network helper: %s", l.complaint())
+		return fmt.Errorf("the network helper: %s", complaint(l.said))
 	}
 	return nil // ECHILD: somebody else has waited for it
 }
 
-func (l *Links) complaint() string {
-	b, _ := io.ReadAll(io.NewSectionReader(l.said, 0, 4096))
+// newSaid is for what a program writes on stderr: nobody need read it meanwhile.
+func newSaid() (*os.File, error) {
+	fd, err := unix.MemfdCreate("husk-errors", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), "stderr"), nil
+}
+
+func complaint(said *os.File) string {
+	b, _ := io.ReadAll(io.NewSectionReader(said, 0, 4096))
 	return strings.TrimSpace(string(b))
 }
 

@@ -104,9 +104,10 @@ type creation struct {
 	proc    *namespaces.Process
 	links   *namespaces.Links // changes network links, if there are any to change
 	netns   *os.File          // the network namespace that is joined, for them
-	signals *signals          // caught by a foreground run
-	apart   bool              // the init enters its cgroup when it is READY
-	end     ending            // of the init, once reaped
+	pasta   pasta
+	signals *signals // caught by a foreground run
+	apart   bool     // the init enters its cgroup when it is READY
+	end     ending   // of the init, once reaped
 }
 
 // create does everything up to READY. On error nothing is left.

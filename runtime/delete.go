@@ -138,6 +138,9 @@ func (r *Runtime) destroy(e *entry, rec *record) error {
 	if err != nil {
 		return err
 	}
+	if err := rec.endPasta(e); err != nil {
+		return err
+	}
 	if err := r.leaveClass(rec); err != nil {
 		return err
 	}

@@ -64,10 +64,7 @@ func wrap(op, id string, err error) error {
 	if err == nil {
 		return nil
 	}
-	e, ok := err.(*Error)
-	if !ok {
-		e = &Error{Err: err}
-	}
+	e := asError(err)
 	e.Op, e.ID = op, id
 	if op == "exec" && e.Exit == 0 {
 		e.Exit = 255 // what else can fail must not look like the process's own status
@@ -79,6 +76,14 @@ func wrap(op, id string, err error) error {
 		e.Hint = hint(e)
 	}
 	return e
+}
+
+// asError is err, or one with nothing else to say.
+func asError(err error) *Error {
+	if e, ok := err.(*Error); ok {
+		return e
+	}
+	return &Error{Err: err}
 }
 
 // at gives err the config field and path that it is about.
@@ -173,6 +178,9 @@ var hints = []struct {
 	{cause: syscall.EAGAIN, text: "lock the host's network namespace", hint: "try again; /proc/locks shows who keeps a FLOCK on the inode of /proc/self/ns/net"},
 	{cause: errNoServers, hint: "give name servers that the container can reach, as in dns=192.0.2.53, or leave /etc/resolv.conf as it is by dns=none"},
 	{cause: syscall.EROFS, text: " /etc/", hint: "the file is to be bound on one that is missing in a root filesystem which cannot be written: make an empty one there, or leave out the word of the interface"},
+	{cause: os.ErrNotExist, text: "package passt", hint: "install the package passt, or run husk as root"},
+	{text: "pasta: exit status 1: Failed to open", hint: "pasta needs to read and write /dev/net/tun, which everybody may as a rule: modprobe tun, chmod 666 /dev/net/tun"},
+	{cause: syscall.EPERM, text: ": needs CAP_NET_ADMIN", hint: "leave out the word, or run husk as root: the interface of an ordinary user's container is made by pasta, which has no bridges"},
 	{cause: errNoLinks, hint: "build husk with make"},
 	{cause: errNoUnpacker, hint: "build husk with make"},
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},

@@ -124,7 +124,7 @@ func (p *Plan) resolvText(host func() (string, error)) (string, error) {
 	}
 	switch n := len(servers); {
 	case n == 0:
-		return host()
+		return p.pastaResolver(host)
 	case n > namespaces.MaxDNS:
 		return "", &Error{Err: fmt.Errorf("dns: %d servers for one container, of which resolvers heed %d", n, namespaces.MaxDNS), Hint: "leave out some"}
 	}

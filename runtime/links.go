@@ -49,12 +49,14 @@ func (p *Plan) interfaces(flags []string) error {
 	var given []string
 	for _, flag := range flags {
 		name, words, _ := strings.Cut(flag, ":")
-		hint, err := p.place(name)
+		err := p.place(name)
 		if err == nil {
-			hint, err = "write --net NAME:WORDS, as in --net eth0:bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1", p.makes(name, words, "")
+			err = p.makes(name, words, "")
 		}
 		if err != nil {
-			return &Error{Err: fmt.Errorf("--net %s: %w", shorten(flag), err), Hint: hint}
+			e := asError(err)
+			e.Err = fmt.Errorf("--net %s: %w", shorten(flag), e.Err)
+			return e
 		}
 		given = append(given, name)
 	}
@@ -68,31 +70,38 @@ func (p *Plan) interfaces(flags []string) error {
 			continue
 		}
 		if err := p.makes(name, annotations[key], pointer("/annotations", key)); err != nil {
-			return at(pointer("/annotations", key), "", err)
+			e := asError(err)
+			e.Field = pointer("/annotations", key)
+			return e
 		}
 	}
 	return nil
 }
 
 // place says what keeps an interface of the command line, which the validator never saw,
-// from having this name, and what to do about it.
-func (p *Plan) place(name string) (hint string, err error) {
+// from having this name.
+func (p *Plan) place(name string) error {
 	if !p.isNew(unix.CLONE_NEWNET) {
-		return addNewNetwork, errors.New(needsNewNetwork)
+		return &Error{Err: errors.New(needsNewNetwork), Hint: addNewNetwork}
 	}
 	if slices.ContainsFunc(p.Links, func(l Link) bool { return l.Name == name }) {
-		return "give each network device its own name", fmt.Errorf("the container gets a network device %s already", name)
+		return &Error{Err: fmt.Errorf("the container gets a network device %s already", name), Hint: "give each network device its own name"}
 	}
-	return "", nil
+	return nil
 }
 
 func (p *Plan) makes(name, words, field string) error {
 	i, err := namespaces.ParseInterface(name, words)
 	if err != nil {
-		return err
+		return &Error{Err: err, Hint: "write --net NAME:WORDS, as in --net eth0:bridge=husk0,address=10.88.0.2/24,gateway=10.88.0.1"}
+	}
+	if mayChangeNetwork() {
+		err = i.CheckPair()
+	} else {
+		err = p.throughPasta(i)
 	}
 	p.Links = append(p.Links, Link{Device: namespaces.Device{Name: name, Make: words}, Field: field, made: i})
-	return nil
+	return err
 }
 
 const (
@@ -128,10 +137,10 @@ func (v *validator) interfaces(ignored bool) {
 	}
 }
 
-// bridges has one for each interface that is made, "" where it is on none.
+// bridges has one for each pair that is made, "" where it is on none.
 func (p *Plan) bridges() (list []string) {
 	for _, l := range p.Links {
-		if l.made != nil {
+		if l.made != nil && p.Pasta == nil {
 			list = append(list, l.made.Bridge)
 		}
 	}
@@ -141,9 +150,12 @@ func (p *Plan) bridges() (list []string) {
 var errNoLinks = errors.New("this program was built without its network helper")
 
 // checkLinks refuses what could not be done before anything is made.
-func (c *creation) checkLinks() error {
+func (c *creation) checkLinks() (err error) {
 	switch {
 	case len(c.plan.Links) == 0:
+	case c.plan.Pasta != nil:
+		c.pasta.path, err = namespaces.FindPasta()
+		return c.linkError(err)
 	case c.Links == nil:
 		return at(c.plan.Links[0].Field, "", errNoLinks)
 	case !mayChangeNetwork():
@@ -155,16 +167,17 @@ func (c *creation) checkLinks() error {
 	return nil
 }
 
-// mayChangeNetwork says whether this process has CAP_NET_ADMIN. Whether over the network
-// namespace that it is in, the kernel knows.
+// mayChangeNetwork says whether this process has CAP_NET_ADMIN over the network namespace
+// that it is in.
 func mayChangeNetwork() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
-	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0 &&
+		namespaces.Owned(namespaceFile(specs.NetworkNamespace), unix.CLONE_NEWNET, namespaceFile(specs.UserNamespace))
 }
 
 func (c *creation) startLinks() (err error) {
-	if len(c.plan.Links) > 0 {
+	if len(c.plan.Links) > 0 && c.plan.Pasta == nil {
 		c.links, err = namespaces.StartLinks(c.Links)
 	}
 	return c.linkError(err)
@@ -184,10 +197,7 @@ func (c *creation) linkError(err error) error {
 
 // error says that the link is to blame.
 func (l *Link) error(err error) error {
-	e, ok := errors.AsType[*Error](err)
-	if !ok {
-		e = &Error{Err: err}
-	}
+	e := asError(err)
 	if e.Field = l.Field; l.Field == "" {
 		e.Err = fmt.Errorf("--net %s: %w", l.Name, e.Err)
 	}
@@ -197,6 +207,9 @@ func (l *Link) error(err error) error {
 // wire begins to furnish the network namespace. A new one is that of the child since its
 // birth; one that is joined need not be yet.
 func (c *creation) wire() error {
+	if c.plan.Pasta != nil {
+		c.startPasta()
+	}
 	if c.links == nil {
 		return nil
 	}
@@ -218,6 +231,9 @@ func (c *creation) wire() error {
 
 // awaitLinks waits until the devices are in place.
 func (c *creation) awaitLinks() error {
+	if c.plan.Pasta != nil {
+		return c.linkError(c.awaitPasta())
+	}
 	if c.links == nil {
 		return nil
 	}
@@ -239,6 +255,7 @@ func (c *creation) keepLinks() {
 
 // returnLinks puts everything back, if there is something, after create has failed.
 func (c *creation) returnLinks() {
+	_ = c.awaitPasta() // so that destroy finds it
 	if c.links == nil {
 		return
 	}

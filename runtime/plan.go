@@ -85,7 +85,8 @@ type Plan struct {
 	Rdt     *specs.LinuxIntelRdt
 	// Links are the network devices that are moved into the container, or made for it.
 	Links    []Link
-	Etc      []etcFile
+	Pasta    []string  // options of pasta(1), if that makes the interface
+	Etc      []etcFile // of husk's that the container gets
 	Steps    []Step
 	Warnings []string
 

@@ -74,11 +74,15 @@ func (p *Plan) hostLines() []Line {
 	if r := p.Rdt; r != nil {
 		add(resctrl.Pointer, "%s", rdtText(r))
 	}
+	by := ""
+	if p.Pasta != nil {
+		by = " by pasta"
+	}
 	for _, l := range p.Links {
 		if l.Host != "" {
 			add(l.Field, "move network device %s into the container as %s", l.Host, l.Name)
 		} else {
-			add(l.Field, "make network device %s: %s", l.Name, l.Make)
+			add(l.Field, "make network device %s%s: %s", l.Name, by, l.Make)
 		}
 	}
 	if proc := p.config.Spec.Process; proc != nil && proc.OOMScoreAdj != nil {

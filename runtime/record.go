@@ -39,6 +39,7 @@ type record struct {
 	UserUnit    bool         // it is one of the user's manager
 	Rdt         *resctrl.Use // nil without linux.intelRdt
 	Bridges     []string     // of the network interfaces that were made for it, "" for one without
+	Pasta       process      // that serves the network namespace
 	NoProcess   bool
 	StartHooks  []int // timeouts of startContainer hooks, seconds, 0: none
 	Poststart   []specs.Hook
@@ -114,6 +115,7 @@ func decodeRecord(b []byte) (*record, error) {
 		{"userUnit", &rec.UserUnit},
 		{"rdt", object(&rec.Rdt, useFields)},
 		{"bridges", &rec.Bridges},
+		{"pasta", rec.Pasta.fields()},
 		{"noProcess", &rec.NoProcess},
 		{"startHooks", func(d *decoder) {
 			d.array("an array of numbers", func() { rec.StartHooks = append(rec.StartHooks, int(d.signed(32))) })
@@ -161,6 +163,9 @@ func (rec *record) encode() []byte {
 			w.use("rdt", rec.Rdt)
 		}
 		w.list("bridges", len(rec.Bridges), func(i int) { w.quote(rec.Bridges[i]) })
+		if rec.Pasta.PID != 0 {
+			w.process("pasta", rec.Pasta)
+		}
 		w.flag("noProcess", rec.NoProcess)
 		w.list("startHooks", len(rec.StartHooks), func(i int) { w.b = strconv.AppendInt(w.b, int64(rec.StartHooks[i]), 10) })
 		w.hooks("poststart", rec.Poststart)
