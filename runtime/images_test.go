@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,27 +37,45 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if path := os.Getenv(envOpen); path != "" {
+		s := emptyStore()
+		s.Dir = os.Getenv(envStore)
+		if _, err := s.Open(context.Background(), path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
+
+// With these it is a caller that opens an image.
+const (
+	envOpen  = "HUSK_TEST_OPEN"
+	envStore = "HUSK_TEST_STORE"
+)
 
 const firstID = 100000
 
 // store is an empty one. With root's rights its files belong to users of a mapping.
 func store(t testing.TB) *Images {
 	t.Helper()
+	s := emptyStore()
+	s.Dir = filepath.Join(t.TempDir(), "images")
+	return s
+}
+
+func emptyStore() *Images {
 	exe, err := os.Open("/proc/self/exe")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	t.Cleanup(func() { exe.Close() })
-	s := &Images{Dir: filepath.Join(t.TempDir(), "images"), Program: exe}
 	host, size := uint32(os.Geteuid()), uint32(1)
 	if host == 0 {
 		host, size = firstID, 65536
 	}
-	s.UIDMaps = []specs.LinuxIDMapping{{HostID: host, Size: size}}
-	s.GIDMaps = s.UIDMaps
-	return s
+	maps := []specs.LinuxIDMapping{{HostID: host, Size: size}}
+	return &Images{Program: exe, UIDMaps: maps, GIDMaps: maps}
 }
 
 // base and top are layers with what is hard about layers.
@@ -312,36 +332,79 @@ func TestImagesBad(t *testing.T) {
 	}
 }
 
-// TestImagesKilled kills the unpacker, or ends the caller's patience, at moments spread
-// over its work. The next one finishes it.
-func TestImagesKilled(t *testing.T) {
+// large is an image that takes a moment.
+func large(t testing.TB) string {
 	var entries []made.Entry
 	for i := range 300 {
-		entries = append(entries, made.File(strings.Repeat("d/", i%7)+"f"+time.Duration(i).String(), strings.Repeat("x", 1000)))
+		entries = append(entries, made.File(strings.Repeat("d/", i%7)+"f"+strconv.Itoa(i), strings.Repeat("x", 1000)))
 	}
-	path := made.OCI(t, "", config, made.Gzip, base(t), made.Layer(t, entries...), top(t)).Archive(t, t.TempDir()+"/image")
-	s := store(t)
-	for i := range 40 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Millisecond)
-		_, err := s.Open(ctx, path)
-		cancel()
-		if err == nil {
-			t.Log("finished after ", i)
-			break
+	return made.OCI(t, "", config, made.Gzip, base(t), made.Layer(t, entries...), top(t)).Archive(t, t.TempDir()+"/image")
+}
+
+// TestImagesKilled ends the caller's patience, and kills the caller, at moments spread over
+// the work. Nothing goes on then, and the next one finishes it.
+func TestImagesKilled(t *testing.T) {
+	path := large(t)
+	for name, stop := range map[string]func(s *Images, after time.Duration) error{
+		"patience": func(s *Images, after time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			_, err := s.Open(ctx, path)
+			if errors.Is(err, context.DeadlineExceeded) {
+				return nil
+			}
+			return err
+		},
+		"caller": func(s *Images, after time.Duration) error {
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = []string{envOpen + "=" + path, envStore + "=" + s.Dir}
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+			_ = cmd.Wait()
+			return orphans(5 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+			s := store(t)
+			for i := range 25 {
+				if err := stop(s, time.Duration(i)*4*time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			img, err := s.Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, _ := filepath.Glob(img.Layers[1] + "/f*"); len(found) < 40 {
+				t.Errorf("%d files", len(found))
+			}
+			if list, _ := filepath.Glob(s.Dir + "/*/new/*"); len(list) > 0 {
+				t.Errorf("left: %v", list)
+			}
+		})
+	}
+}
+
+// orphans reaps those that a dead child has left, which end by themselves.
+func orphans(patience time.Duration) error {
+	var late atomic.Bool
+	timer := time.AfterFunc(patience, func() { late.Store(true) })
+	defer timer.Stop()
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return nil
+		case pid == 0 && late.Load():
+			return errors.New("an unpacker outlives its caller")
+		case pid == 0:
+			time.Sleep(time.Millisecond)
 		}
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal(err)
-		}
-	}
-	img, err := s.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found, _ := filepath.Glob(img.Layers[1] + "/f*"); len(found) < 40 {
-		t.Errorf("%d files", len(found))
-	}
-	if list, _ := filepath.Glob(s.Dir + "/*/new/*"); len(list) > 0 {
-		t.Errorf("left: %v", list)
 	}
 }
 
