@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/huskrun/husk/rootfs/image/imagetest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -137,6 +139,7 @@ var scriptCommands = map[string]func(ts *script, neg bool, args []string){
 	"signal":   cmdSignal,
 	"same":     cmdSame,
 	"resctrl":  cmdResctrl,
+	"image":    cmdImage,
 	"waitlink": cmdWaitlink,
 	"sameip":   cmdSameIP,
 }
@@ -164,6 +167,35 @@ func cmdBundle(ts *script, neg bool, args []string) {
 	}
 	ts.Check(os.WriteFile(filepath.Join(dir, "config.json"), []byte(baseConfig), 0o644))
 }
+
+// cmdImage makes an image of directories, the lowest layer first: image FORM PATH DIR...
+func cmdImage(ts *script, neg bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: image layout|archive|docker PATH DIR...")
+	}
+	t := scriptTB{ts}
+	var layers [][]byte
+	for _, dir := range args[2:] {
+		layers = append(layers, imagetest.Layer(t, imagetest.Tree(t, ts.MkAbs(dir))...))
+	}
+	config := v1.ImageConfig{Env: []string{"PATH=/bin", "IMAGE=yes"}, Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{"echo what the image says"}}
+	switch path := ts.MkAbs(args[1]); args[0] {
+	case "layout":
+		imagetest.OCI(t, "v1", config, imagetest.Gzip, layers...).Dir(t, path)
+	case "archive":
+		imagetest.OCI(t, "v1", config, imagetest.Zstd, layers...).Archive(t, path)
+	case "docker":
+		imagetest.Docker(t, "image:v1", config, layers...).Archive(t, path)
+	default:
+		ts.Fatalf("image: no form %s", args[0])
+	}
+}
+
+// scriptTB lets a script make images.
+type scriptTB struct{ *script }
+
+func (scriptTB) Helper()             {}
+func (t scriptTB) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprint(args...)) }
 
 // cmdConfig edits $BUNDLE/config.json; see testdata/README.md.
 func cmdConfig(ts *script, neg bool, args []string) {

@@ -31,7 +31,7 @@ func (s *Images) Open(ctx context.Context, name string) (*image.Image, error) {
 	if dir == "" {
 		var err error
 		if dir, err = imageDir(); err != nil {
-			return nil, wrap("open image", "", err)
+			return nil, &Error{Op: "open image", Err: err, Hint: "set HOME, or name a directory for images (husk sandbox --store)"}
 		}
 	}
 	store := &image.Store{Dir: dir, UIDMaps: rooted(s.UIDMaps), GIDMaps: rooted(s.GIDMaps), Limit: s.Limit}

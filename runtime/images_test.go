@@ -306,7 +306,7 @@ func TestImagesBad(t *testing.T) {
 		"nothing":        {files: made.Files{"README": []byte("hello")}, text: "not an image", hint: "OCI layout"},
 		"lying config":   {files: change(made.Docker(t, "a", config, made.Layer(t, noise)), ".json", `"A=b"`, `"A=c"`), text: "has the digest"},
 		"path of layer":  {files: change(made.Docker(t, "a", config, made.Layer(t, noise)), "manifest.json", `"Layers":["`, `"Layers":["../../../etc/passwd","`), text: "diff_ids"},
-		"lying diff_id":  {files: made.OCI(t, "", config, func(t testing.TB, b []byte) []byte { return made.Gzip(t, made.Layer(t, noise)) }, unpacked[largest(unpacked)][:512]), text: "has the digest"},
+		"lying diff_id":  {files: made.OCI(t, "", config, func(t made.TB, b []byte) []byte { return made.Gzip(t, made.Layer(t, noise)) }, unpacked[largest(unpacked)][:512]), text: "has the digest"},
 	} {
 		for _, form := range []string{"dir", "tar"} {
 			if name == "owner" && os.Geteuid() != 0 {

@@ -30,7 +30,7 @@ func sandboxCommand(fs *flag.FlagSet) action {
 	o.Flags(fs)
 	print := fs.Bool("print-config", false, "print the config.json that would be run, and do not run it")
 	return func(a *app, args []string) (int, error) {
-		o.Args = args
+		o.Args, o.Unpacker = args, helper("image-helper")
 		job, err := sandbox.New(&o)
 		if err != nil {
 			return 0, err

@@ -21,8 +21,14 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // environment sets the variables, and reads the secrets.
 func (b *builder) environment() error {
 	env := []string{defaultPath}
+	if b.Image != nil {
+		env = append(env, b.Image.Config.Env...)
+	}
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
+		if name == "PATH" && b.foreign() {
+			continue // it is about the host's programs
+		}
 		if slices.Contains(Kept, name) || strings.HasPrefix(name, "LC_") {
 			env = append(env, kv)
 		}

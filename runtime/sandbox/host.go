@@ -50,26 +50,37 @@ func (b *builder) root() error {
 	rest := b.spec.Mounts
 	b.spec.Mounts = nil
 	b.mount(specs.Mount{Destination: "/", Type: "tmpfs", Source: "scratch", Options: []string{"mode=755", sizeOption(b.o.Size), "nosuid", "nodev"}})
-	lower := specs.Mount{Destination: "/lower", Type: "tmpfs", Source: "empty", Options: []string{"mode=755", "size=4k"}}
-	if b.o.Rootfs != "" {
-		if len(b.o.Show) > 0 {
-			return bad("show", "leave it out", "nothing of the host is hidden in another --rootfs")
-		}
-		dir, err := directory("rootfs", b.o.Rootfs)
-		if err != nil {
-			return err
-		}
-		lower = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "ro", "nosuid", "nodev"})}
+	lower, err := b.lower()
+	if err != nil {
+		return err
 	}
-	b.mount(lower)
-	b.overlay("/", "lower")
-	if b.o.Rootfs == "" {
+	b.overlay("/", lower)
+	if !b.foreign() {
 		if err := b.host(); err != nil {
 			return err
 		}
 	}
 	b.spec.Mounts = append(b.spec.Mounts, rest...)
 	return nil
+}
+
+// lower mounts what is below the job's "/" in the scratch, and names it.
+func (b *builder) lower() (string, error) {
+	m := specs.Mount{Destination: "/lower", Type: "tmpfs", Source: "empty", Options: []string{"mode=755", "size=4k"}}
+	switch {
+	case b.foreign() && len(b.o.Show) > 0:
+		return "", bad("show", "leave it out", "nothing of the host is hidden in another root")
+	case b.o.Image != "":
+		return b.image()
+	case b.o.Rootfs != "":
+		dir, err := directory("rootfs", b.o.Rootfs)
+		if err != nil {
+			return "", err
+		}
+		m = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "ro", "nosuid", "nodev"})}
+	}
+	b.mount(m)
+	return "lower", nil
 }
 
 // mapped adds that root's ids on the disk are those of the job's root.

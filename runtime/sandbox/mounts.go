@@ -82,7 +82,7 @@ func (b *builder) targets() (list []string) {
 // homeDir is the caller's, where it names one.
 func (b *builder) homeDir() string {
 	home := filepath.Clean(os.Getenv("HOME"))
-	if !filepath.IsAbs(home) || home == "/" || b.o.Rootfs != "" && b.uid == 0 {
+	if !filepath.IsAbs(home) || home == "/" || b.foreign() && b.uid == 0 {
 		return "/root"
 	}
 	return home
@@ -95,7 +95,7 @@ func (b *builder) mounts() error {
 		return err
 	}
 	b.home = b.homeDir()
-	if b.o.Rootfs == "" {
+	if !b.foreign() {
 		b.tmpfs("/tmp", "mode=1777", sizeOption(b.o.Size))
 		b.tmpfs("/var/tmp", "mode=1777", sizeOption(b.o.Size))
 		b.tmpfs("/run", "mode=755", "size=16m")

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"flag"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -12,9 +13,12 @@ import (
 type Options struct {
 	Args []string
 
-	Rootfs string   // directory with a root file system, "": the host's own
-	Size   bytes    // of the scratch
-	Show   []string // hidden paths of the host that are not to be hidden
+	Image    string      // PATH or PATH:NAME of an image
+	Store    string      // where images are unpacked
+	Unpacker io.ReaderAt // what reads them
+	Rootfs   string      // directory with a root file system, "": the host's own
+	Size     bytes       // of the scratch
+	Show     []string    // hidden paths of the host that are not to be hidden
 
 	Workspace string   // directory, "": the current one
 	ReadOnly  bool     // the workspace is not to be written to
@@ -75,6 +79,8 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 		fs.Func(name, text, func(s string) error { *into = append(*into, s); return nil })
 	}
 	fs.StringVar(&o.Rootfs, "rootfs", "", "`directory` that the job sees as /, never written to, instead of the host's own root")
+	fs.StringVar(&o.Image, "image", "", "image that the job sees as /, `PATH[:NAME]` of an OCI layout directory, an archive of one, or what docker save writes")
+	fs.StringVar(&o.Store, "store", "", "`directory` in which images are unpacked, once (default /var/cache/husk/images, an ordinary user's ~/.cache/husk/images)")
 	o.Size = 1 << 30
 	fs.Var(&o.Size, "size", "`bytes` that the job may write outside of the workspace, all of which is thrown away (default 1G)")
 	list(&o.Show, "show", "do not hide this `path` of the host")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/rootfs/image"
 	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -19,6 +20,7 @@ type Job struct {
 	Spec    *specs.Spec
 	LeftOut []string // limits that the job does without
 	Loose   []string // what it may do that it may not by default
+	Image   *image.Image
 
 	o         *Options
 	workspace string
@@ -56,7 +58,11 @@ func New(o *Options) (*Job, error) {
 		}
 	}
 	p := b.spec.Process
-	p.Args, p.Cwd = o.Args, b.workspace
+	var err error
+	if p.Args, err = b.command(); err != nil {
+		return nil, err
+	}
+	p.Cwd = b.workspace
 	b.spec.Hostname = "sandbox"
 	b.spec.Annotations = map[string]string{annotation: "true", runtime.AnnotationInit: "true"}
 	return &b.Job, nil
@@ -142,7 +148,7 @@ func (b *builder) namespaces() error {
 		}
 	}
 	b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/sys/fs/cgroup" })
-	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && b.o.Rootfs == "" && b.hidden(real) {
+	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && !b.foreign() && b.hidden(real) {
 		b.mount(specs.Mount{Destination: real, Source: real, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
 	}
 	return nil

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -19,6 +18,12 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// TB is what tests of any kind have.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+}
 
 // Entry is one of a layer.
 type Entry struct {
@@ -42,6 +47,34 @@ func Link(kind byte, name, to string) Entry {
 	return Entry{Header: tar.Header{Typeflag: kind, Name: name, Linkname: to, Mode: 0o777, ModTime: When}}
 }
 
+// Tree are the files of a directory, as root's.
+func Tree(t TB, dir string) (list []Entry) {
+	t.Helper()
+	must(t, filepath.Walk(dir, func(path string, st os.FileInfo, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		to, _ := os.Readlink(path)
+		h, err := tar.FileInfoHeader(st, to)
+		if err != nil {
+			return err
+		}
+		body := ""
+		if st.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			body = string(b)
+		}
+		h.Name, _ = filepath.Rel(dir, path)
+		h.Uid, h.Gid, h.Uname, h.Gname = 0, 0, "", ""
+		list = append(list, Entry{*h, body})
+		return nil
+	}))
+	return list
+}
+
 // Of changes the owner.
 func (e Entry) Of(uid, gid int) Entry {
 	e.Uid, e.Gid = uid, gid
@@ -58,7 +91,7 @@ func (e Entry) With(name, value string) Entry {
 }
 
 // Layer makes an archive.
-func Layer(t testing.TB, entries ...Entry) []byte {
+func Layer(t TB, entries ...Entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -75,7 +108,7 @@ func Layer(t testing.TB, entries ...Entry) []byte {
 }
 
 // Gzip and Zstd compress a layer.
-func Gzip(t testing.TB, layer []byte) []byte {
+func Gzip(t TB, layer []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -85,7 +118,7 @@ func Gzip(t testing.TB, layer []byte) []byte {
 	return b.Bytes()
 }
 
-func Zstd(t testing.TB, layer []byte) []byte {
+func Zstd(t TB, layer []byte) []byte {
 	t.Helper()
 	w, err := zstd.NewWriter(nil)
 	must(t, err)
@@ -97,7 +130,7 @@ type Files map[string][]byte
 
 // OCI makes the files of a layout. The layers, bottom first, are stored as pack returns
 // them.
-func OCI(t testing.TB, ref string, config v1.ImageConfig, pack func(testing.TB, []byte) []byte, layers ...[]byte) Files {
+func OCI(t TB, ref string, config v1.ImageConfig, pack func(TB, []byte) []byte, layers ...[]byte) Files {
 	t.Helper()
 	f := Files{v1.ImageLayoutFile: []byte(`{"imageLayoutVersion":"1.0.0"}`)}
 	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
@@ -117,7 +150,7 @@ func OCI(t testing.TB, ref string, config v1.ImageConfig, pack func(testing.TB, 
 }
 
 // Docker makes the files of an archive as docker save wrote them for long.
-func Docker(t testing.TB, tag string, config v1.ImageConfig, layers ...[]byte) Files {
+func Docker(t TB, tag string, config v1.ImageConfig, layers ...[]byte) Files {
 	t.Helper()
 	c := configuration(t, config, layers)
 	name := digest.FromBytes(c).Encoded() + ".json"
@@ -132,7 +165,7 @@ func Docker(t testing.TB, tag string, config v1.ImageConfig, layers ...[]byte) F
 	return f
 }
 
-func configuration(t testing.TB, config v1.ImageConfig, layers [][]byte) []byte {
+func configuration(t TB, config v1.ImageConfig, layers [][]byte) []byte {
 	c := v1.Image{Config: config, Platform: v1.Platform{OS: "linux"}, RootFS: v1.RootFS{Type: "layers"}}
 	for _, l := range layers {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromBytes(l))
@@ -150,7 +183,7 @@ func (f Files) blob(kind string, b []byte) v1.Descriptor {
 func BlobName(d digest.Digest) string { return "blobs/" + string(d.Algorithm()) + "/" + d.Encoded() }
 
 // Dir writes the files into a directory, which it returns.
-func (f Files) Dir(t testing.TB, dir string) string {
+func (f Files) Dir(t TB, dir string) string {
 	t.Helper()
 	for name, b := range f {
 		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
@@ -160,14 +193,14 @@ func (f Files) Dir(t testing.TB, dir string) string {
 }
 
 // Archive writes them into a tar archive, the path of which it returns.
-func (f Files) Archive(t testing.TB, path string) string {
+func (f Files) Archive(t TB, path string) string {
 	t.Helper()
 	must(t, os.WriteFile(path, f.Bytes(t), 0o644))
 	return path
 }
 
 // Bytes is the archive of the files and whatever else is to be in it.
-func (f Files) Bytes(t testing.TB, more ...Entry) []byte {
+func (f Files) Bytes(t TB, more ...Entry) []byte {
 	t.Helper()
 	for name, b := range f {
 		more = append(more, File(name, string(b)))
@@ -176,14 +209,14 @@ func (f Files) Bytes(t testing.TB, more ...Entry) []byte {
 	return Layer(t, more...)
 }
 
-func marshal(t testing.TB, v any) []byte {
+func marshal(t TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
 	must(t, err)
 	return b
 }
 
-func must(t testing.TB, err error) {
+func must(t TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ type manifest struct {
 
 const (
 	maxJSON   = 8 << 20 // of an index, a manifest or a configuration
-	maxLayers = 128     // more than Docker allows, and what the kernel mounts
+	maxLayers = 100     // of which the names fit into one option of a mount
 	maxDepth  = 4       // of an index in an index
 )
 
