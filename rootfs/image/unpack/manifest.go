@@ -170,8 +170,10 @@ func (m *manifest) configure(config []byte) error {
 		return fmt.Errorf("an image for %q", c.OS)
 	case len(c.RootFS.DiffIDs) != n:
 		return fmt.Errorf("%d layers, but the configuration has %d diff_ids", n, len(c.RootFS.DiffIDs))
-	case n == 0 || n > maxLayers:
-		return fmt.Errorf("%d layers: there must be 1 to %d", n, maxLayers)
+	case n == 0:
+		return errors.New("it has no layers")
+	case n > maxLayers:
+		return hinted{fmt.Errorf("%d layers, and no more than %d can be mounted", n, maxLayers), "build it with fewer: squash them"}
 	}
 	for i, d := range c.RootFS.DiffIDs {
 		if err := d.Validate(); err != nil {
