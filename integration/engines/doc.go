@@ -11,7 +11,7 @@
 // A second time everything happens in a virtual machine (../vm) that has the same root for
 // its own and that systemd has booted: cgroups have every controller there, and engines
 // either make them themselves or have systemd do it. An emulated machine is slow; so it runs
-// only the scripts whose course depends on controllers or on systemd (onMachine): limits and
+// only the scripts whose course depends on controllers or on systemd (setting.tells): limits and
 // that they limit, what a container uses, updates, kills for want of memory, pauses, the
 // slices of pods, timers of health checks, restarts of daemons, an ordinary user's delegated
 // cgroups.

@@ -60,8 +60,6 @@ func (e engine) runScript(t *testing.T, s setting, file string, daemon *service)
 				return s.runtime == name, nil
 			case "cgroupfs", "systemd":
 				return s.driver == name, nil
-			case "machine":
-				return haveSystemd(), nil
 			case "controller":
 				return hasController(arg), nil
 			}
