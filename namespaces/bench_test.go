@@ -36,8 +36,9 @@ func BenchmarkSpawn(b *testing.B) {
 }
 
 func benchmark(b *testing.B, c *Config) {
-	c.Exe, c.Args, c.Cgroup = must(Sealed()), []string{"probe", "exit"}, -1
-	defer c.Exe.Close()
+	exe := must(Sealed())
+	defer exe.Close()
+	c.Exe, c.Args, c.Cgroup = exe, []string{"probe", "exit"}, -1
 	var spawning time.Duration
 	for b.Loop() {
 		parent, theirs := must2(Pair())

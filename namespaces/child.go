@@ -111,7 +111,9 @@ func (h *half) run() {
 	if len(h.joins) > 0 {
 		// Before any namespace is joined: from then on processes of the
 		// container may see this one (CVE-2016-9962).
-		h.dumpable(0)
+		if !h.shared { // else it is unseen, and its memory the caller's
+			h.dumpable(0)
+		}
 		// Nor shall they find a way to our terminal (TIOCSTI) in it, as they
 		// would in a process of our session.
 		syscall.RawSyscall6(unix.SYS_SETSID, 0, 0, 0, 0, 0, 0)

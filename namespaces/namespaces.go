@@ -29,6 +29,11 @@ type Config struct {
 	// map the child keeps its (unmapped) ids there.
 	UIDMaps, GIDMaps []specs.LinuxIDMapping
 
+	// Unseen says that the processes of the joined namespaces cannot see the child:
+	// then it may share the caller's memory until it executes. A cgroup that is frozen
+	// meanwhile holds up the caller as well.
+	Unseen bool
+
 	// TimeOffsets are those of a new time namespace: "monotonic", "boottime".
 	TimeOffsets map[string]specs.LinuxTimeOffset
 
@@ -57,7 +62,7 @@ type Config struct {
 	Root int
 
 	// Exe is what the child executes, best from [Sealed].
-	Exe       *os.File
+	Exe       interface{ Fd() uintptr }
 	Args, Env []string
 
 	// Inherit says that the descriptors 3 to 3+Inherit-1 stay open in the

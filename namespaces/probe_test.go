@@ -209,11 +209,12 @@ func tryLaunch(t testing.TB, c *Config, mode string) (*child, error) {
 		c.Cgroup = -1
 	}
 	if c.Exe == nil {
-		c.Exe, err = Sealed()
+		exe, err := Sealed()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Exe.Close() })
+		t.Cleanup(func() { exe.Close() })
+		c.Exe = exe
 	}
 	c.Args = append([]string{"probe", mode}, c.Args...)
 	p, err := Spawn(c)

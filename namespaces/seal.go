@@ -14,28 +14,44 @@ import (
 
 const selfExe = "/proc/self/exe"
 
+// Executable is a program that a child executes.
+type Executable struct {
+	*os.File
+	mount int // where it lies, -1: nowhere
+}
+
+// Close closes it. Of an overlay the kernel lets go only after a wait for all CPUs, which
+// is best done while the child is on its way.
+func (e *Executable) Close() error {
+	if e.mount >= 0 {
+		_ = unix.Close(e.mount)
+		e.mount = -1
+	}
+	return e.File.Close()
+}
+
 // Sealed returns the running executable in a form that the container cannot
 // write to through /proc/PID/exe (CVE-2019-5736): opened through a detached
 // overlay without an upper layer, which is read-only and, unlike a read-only
 // bind mount, cannot be unwrapped to the file below. Where that cannot be
 // mounted, or where a user namespace could not execute the file behind it, it
 // is a sealed copy in memory.
-func Sealed() (*os.File, error) {
-	f, overlayErr := sealOverlay()
+func Sealed() (*Executable, error) {
+	e, overlayErr := sealOverlay()
 	if overlayErr == nil {
-		return f, nil
+		return e, nil
 	}
-	f, err := sealCopy()
+	e, err := sealCopy()
 	if err != nil {
 		return nil, fmt.Errorf("sealing the executable: %w", errors.Join(overlayErr, err))
 	}
-	return f, nil
+	return e, nil
 }
 
 // sealOverlay takes some 60 µs. An overlay without an upper layer needs two
 // lower ones, neither inside the other; the second is /sys, which holds no
 // executables (/proc does not allow to be stacked upon).
-func sealOverlay() (*os.File, error) {
+func sealOverlay() (*Executable, error) {
 	path, err := os.Readlink(selfExe)
 	if err != nil {
 		return nil, err
@@ -51,16 +67,17 @@ func sealOverlay() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(mount)
 	fd, err := openPath(mount, filepath.Base(path), 0)
 	if err != nil {
+		unix.Close(mount)
 		return nil, err
 	}
+	e := &Executable{os.NewFile(uintptr(fd), path), mount}
 	if err := sameExecutable(fd); err != nil {
-		unix.Close(fd)
+		_ = e.Close()
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return e, nil
 }
 
 func mountOverlay(lower string) (int, error) {
@@ -118,13 +135,14 @@ func sameExecutable(fd int) error {
 }
 
 // sealCopy takes some 1.5 ms for each MB.
-func sealCopy() (*os.File, error) {
+func sealCopy() (*Executable, error) {
 	exe, err := openRead(selfExe)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(exe)
-	return sealedMemory("husk", func(memory int) error { return copyAll(memory, exe) })
+	f, err := sealedMemory("husk", func(memory int) error { return copyAll(memory, exe) })
+	return &Executable{f, -1}, err
 }
 
 // SealedProgram returns a copy of a program in memory that nothing can write to.

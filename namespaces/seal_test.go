@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func seals(t testing.TB) map[string]*os.File {
+func seals(t testing.TB) map[string]*Executable {
 	t.Helper()
-	m := map[string]*os.File{"copy": must(sealCopy())}
+	m := map[string]*Executable{"copy": must(sealCopy())}
 	if os.Geteuid() == 0 {
 		m["overlay"] = must(sealOverlay())
 	}
@@ -155,7 +155,7 @@ func TestOverlayRefused(t *testing.T) {
 }
 
 func BenchmarkSeal(b *testing.B) {
-	for name, seal := range map[string]func() (*os.File, error){"overlay": sealOverlay, "copy": sealCopy} {
+	for name, seal := range map[string]func() (*Executable, error){"overlay": sealOverlay, "copy": sealCopy} {
 		b.Run(name, func(b *testing.B) {
 			if name == "overlay" {
 				needRoot(b)

@@ -205,14 +205,18 @@ func (h *half) setGaps(inherit int) {
 // setMemory decides whether the child runs in our memory until it executes, or
 // in a copy of it. Sharing saves the half millisecond that copying page tables
 // and taking the faults costs both sides. It is out of the question where
-//   - namespaces are joined: their processes might come to look at this one;
-//   - the time namespace is new, since the kernel's clock page is then mapped
+//   - namespaces are joined whose processes might come to look at this one;
+//   - the time namespace is another, since the kernel's clock page is mapped
 //     for a whole address space at once;
 //   - a user namespace is new and we are not root: the child's change of ids
 //     makes the memory non-dumpable, and so our own /proc files root's;
 //   - the child is to be placed: too rare to have the caller's code run beside it.
 func (h *half) setMemory(c *Config) {
-	if !canShare || h.place || len(h.joins) > 0 || c.New&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() {
+	times := c.New
+	for _, j := range c.Join {
+		times |= j.Flag
+	}
+	if !canShare || h.place || len(h.joins) > 0 && !c.Unseen || times&unix.CLONE_NEWTIME != 0 || h.ids && !mayMapAnything() {
 		return
 	}
 	h.shared = true

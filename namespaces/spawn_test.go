@@ -616,7 +616,8 @@ func TestGateEOF(t *testing.T) {
 			parent, theirs := must2(Pair())
 			c := config(allNew)
 			c.TimeOffsets = offsets
-			c.Exe, c.Args, c.Child, c.Cgroup = must(Sealed()), []string{"probe", "report"}, theirs, -1
+			exe := must(Sealed())
+			c.Exe, c.Args, c.Child, c.Cgroup = exe, []string{"probe", "report"}, theirs, -1
 			h, boot := must2(prepare(c))
 			p := must(h.start())
 			unix.Close(int(h.boot))
@@ -632,7 +633,7 @@ func TestGateEOF(t *testing.T) {
 			}
 			goruntime.KeepAlive(h)
 			p.FD.Close()
-			c.Exe.Close()
+			exe.Close()
 			parent.Close()
 			goruntime.UnlockOSThread()
 		}

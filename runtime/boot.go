@@ -75,10 +75,12 @@ func (c *creation) spawn() (err error) {
 // launch starts our own program as the child that s describes, and returns our end of
 // the conversation with it.
 func launch(s *namespaces.Config) (proc *namespaces.Process, conn *namespaces.Conn, err error) {
-	if s.Exe, err = namespaces.Sealed(); err != nil {
+	exe, err := namespaces.Sealed()
+	if err != nil {
 		return nil, nil, err
 	}
-	defer s.Exe.Close()
+	defer exe.Close()
+	s.Exe = exe
 	if conn, s.Child, err = namespaces.Pair(); err != nil {
 		return nil, nil, err
 	}

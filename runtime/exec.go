@@ -85,16 +85,17 @@ func (r *Runtime) Exec(id string, o ExecOptions) (status int, err error) {
 // where it is of a stranger to the container's user namespace.
 type joining struct {
 	*Runtime
-	o     ExecOptions
-	entry *entry
-	rec   *record
-	init  int // pidfd of the container's init
-	group *cgroups.Group
-	below string // where group is below the container's
-	spawn namespaces.Config
-	steps []Step
-	last  *Step // opLast, if the child is not the payload
-	agent agent // who gets the listener of its filter, if that has one
+	o      ExecOptions
+	entry  *entry
+	rec    *record
+	status specs.ContainerState
+	init   int // pidfd of the container's init
+	group  *cgroups.Group
+	below  string // where group is below the container's
+	spawn  namespaces.Config
+	steps  []Step
+	last   *Step // opLast, if the child is not the payload
+	agent  agent // who gets the listener of its filter, if that has one
 
 	visits   bool     // the root comes from the container's init
 	terminal bool     // the process has one
@@ -163,7 +164,7 @@ func checkTerminal(terminal bool, o *ExecOptions) error {
 // openContainer makes sure that the container can be joined, and opens what leads to it:
 // the init and the cgroup.
 func (j *joining) openContainer() (err error) {
-	switch status := j.rec.status(j.entry); status {
+	switch j.status = j.rec.status(j.entry); j.status {
 	case specs.StateCreated, specs.StateRunning:
 	case StatusPaused:
 		if !j.o.IgnorePaused {
@@ -172,7 +173,7 @@ func (j *joining) openContainer() (err error) {
 	case specs.StateStopped:
 		return errExecStopped()
 	default:
-		return fmt.Errorf("cannot exec in a container that is %s", status)
+		return fmt.Errorf("cannot exec in a container that is %s", j.status)
 	}
 	if j.init, err = j.rec.Init.handle(); err != nil {
 		return orStopped(err)
@@ -249,6 +250,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	}
 	if j.last != nil {
 		flags &^= unix.CLONE_NEWPID
+		j.spawn.Unseen = j.status != StatusPaused
 	}
 	if flags != 0 {
 		j.spawn.Join = []namespaces.Join{{Flag: flags, FD: j.init}}
@@ -263,7 +265,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 		if k.Filter.Args[1] == "" {
 			return &Error{Err: errors.New("the container's system calls are being recorded"), Hint: "what it executes itself is recorded too; nothing can join it"}
 		}
-		j.agent = k.agent(j.rec, j.rec.status(j.entry))
+		j.agent = k.agent(j.rec, j.status)
 	}
 	p.join(k, j.rec, proc)
 	p.affinity(proc.ExecCPUAffinity)
@@ -274,7 +276,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 		}
 	}
 	j.steps = p.Steps
-	if j.rec.status(j.entry) == specs.StateCreated {
+	if j.status == specs.StateCreated {
 		j.withholdTracing()
 	}
 	return nil
