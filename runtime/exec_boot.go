@@ -79,12 +79,12 @@ func (j *joining) boot() (err error) {
 	if j.user {
 		prioritize(j.child.PID, j.steps, true)
 	}
+	if !j.o.Detach && j.signals == nil {
+		j.signals = catchSignals() // with the plan the process is on its way
+	}
 	// Where nobody takes the plan any more, the reason was left for us.
 	if err = j.sendPlan(); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return err
-	}
-	if !j.o.Detach && j.signals == nil {
-		j.signals = catchSignals()
 	}
 	return j.awaitExec()
 }
