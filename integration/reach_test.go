@@ -386,3 +386,64 @@ func TestNetMTU(t *testing.T) {
 		}))
 	})
 }
+
+// throughput is how many bytes a server in the namespace gets from another one in a while.
+func (s *space) throughput(from *space, address string) (n int64) {
+	s.t.Helper()
+	var l net.Listener
+	must(s.t, s.do(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	}))
+	defer l.Close()
+	counted := make(chan int64)
+	go func() {
+		var n int64
+		if conn, err := l.Accept(); err == nil {
+			n, _ = io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+		counted <- n
+	}()
+	must(s.t, from.do(func() error {
+		conn, err := net.DialTimeout("tcp", address, patience(5*time.Second))
+		if err != nil {
+			return err
+		}
+		b := make([]byte, 128<<10)
+		for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end) && err == nil; {
+			_, err = conn.Write(b)
+		}
+		return errors.Join(err, conn.Close())
+	}))
+	return <-counted
+}
+
+// A pair of devices made by husk carries what one made by hand does: measured in turns,
+// since what else the machine does changes from one moment to the next: half as much can
+// be chance on a busy one, and without offloading it is less.
+func TestNetThroughput(t *testing.T) {
+	if patience(1) > 1 {
+		t.Skip("an emulated machine says nothing about it")
+	}
+	quietBox(t, func(t *testing.T) {
+		host, other := openSpace(t, "/proc/self/ns/net"), newSpace(t)
+		host.ip("link add v0 type veth peer name p0", "addr add 10.90.0.1/24 dev v0", "link set v0 up",
+			fmt.Sprintf("link set p0 netns /proc/%d/fd/%d", os.Getpid(), other.file.Fd()))
+		other.ip("addr add 10.90.0.2/24 dev p0", "link set p0 up")
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		c := b.inhabit("c1", "address=10.89.0.2/24,gateway=10.89.0.1")
+		var ratios []float64
+		for range 25 {
+			byHand := other.throughput(host, "10.90.0.2:80")
+			ratios = append(ratios, float64(c.throughput(host, "10.89.0.2:80"))/float64(max(byHand, 1)))
+		}
+		slices.Sort(ratios)
+		if median := ratios[len(ratios)/2]; median < 0.5 {
+			t.Errorf("a median of %.2f of what a pair made by hand carries: %.2f", median, ratios)
+		} else {
+			t.Logf("%.2f (%.2f to %.2f) of what a pair made by hand carries", median, ratios[0], ratios[len(ratios)-1])
+		}
+		host.ip("link del v0")
+	})
+}

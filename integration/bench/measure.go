@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
@@ -23,6 +24,7 @@ var payloads = map[string][]string{
 	"seccomp":        {"/bin/true"},
 	"sleep":          {"/bin/sleep", "1000"},
 	"filtered sleep": {"/bin/sleep", "1000"},
+	"joined":         {"/bin/true"}, // the network namespace of byHand
 	// An engine is measured only if its container is one.
 	"check": {
 		"/bin/sh", "-c",
@@ -143,12 +145,15 @@ func (b *bench) spec() ([]byte, error) {
 func (e *engine) write(spec []byte, profile jsontext.Value) error {
 	for kind, args := range payloads {
 		p := profile
-		if kind == "true" || kind == "sleep" {
+		if kind == "true" || kind == "sleep" || kind == "joined" {
 			p = nil
 		}
 		config, err := bundle(spec, e.cgroup, p, args...)
 		if err != nil {
 			return err
+		}
+		if kind == "joined" {
+			config = bytes.Replace(config, []byte(`"type":"network"`), []byte(`"type":"network","path":"/run/netns/bench"`), 1)
 		}
 		if err := os.MkdirAll(e.dir(kind), 0o755); err != nil {
 			return err
@@ -181,7 +186,7 @@ func (b *bench) measure() (*report, error) {
 // round measures everything once. For each group of operations the engines take
 // turns, in an order that turns with the rounds.
 func (b *bench) round() error {
-	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.life, b.execSeccomp, b.shortLife} {
+	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.network, b.life, b.execSeccomp, b.shortLife} {
 		for i := range b.engines {
 			e := b.engines[(i+b.report.Rounds)%len(b.engines)]
 			if err := group(e); err != nil {
@@ -205,6 +210,35 @@ func (b *bench) runSeccomp(e *engine) error {
 		return nil
 	}
 	return b.timed("run true, seccomp", e, e.runs("seccomp"))
+}
+
+// byHand makes a network of two devices, runs what it is given in it, and removes it.
+const byHand = `ip netns add bench
+ip -batch - <<.
+link add bench0 type veth peer name eth0 netns bench
+addr add 10.89.0.1/32 dev bench0
+link set bench0 up
+route add 10.89.0.2/32 dev bench0
+.
+ip -n bench -batch - <<.
+addr add 10.89.0.2/24 dev eth0
+link set eth0 up
+route add default via 10.89.0.1
+.
+"$@"
+ip link del bench0
+ip netns del bench`
+
+// network runs a container with a network of its own, made by husk or by hand.
+func (b *bench) network(e *engine) error {
+	if e.name != "husk" {
+		return nil
+	}
+	run := e.command("run", "--net", "eth0:address=10.89.0.2/24,gateway=10.89.0.1", "--bundle", e.dir("true"), e.name)
+	if err := b.timed("run true, --net", e, run); err != nil {
+		return err
+	}
+	return b.timed("run true, net by hand", e, append([]string{"/bin/sh", "-euc", byHand, "sh"}, e.runs("joined")...))
 }
 
 // life is a container's whole life in separate commands. The signal is one that

@@ -7,7 +7,7 @@ set -eu
 
 suite=${SUITE:-forky} # testing: stable's crun and runc are a year or more behind
 cache=${XDG_CACHE_HOME:-/var/cache}/husk
-packages=crun,runc,busybox-static,python3,postgresql
+packages=crun,runc,busybox-static,iproute2,python3,postgresql
 root=$cache/peers-$suite
 
 if [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ]; then

@@ -39,12 +39,15 @@ type cell struct {
 	Count  int     `json:"count"`
 }
 
-// filterCost is what a profile adds to run true, from the two measured one after the other
-// in each round. Husk's filter comes from the cache.
-const (
-	filterCost    = "filter costs"
-	mostForFilter = 0.7 // ms
-)
+// costs are what one operation takes longer than another one that is measured right before
+// or behind it, and the most ms that it may be for husk, whose filter comes from the cache.
+var costs = []struct {
+	name, with, without string
+	most                float64
+}{
+	{"filter costs", "run true, seccomp", "run true", 0.7},
+	{"--net costs more", "run true, --net", "run true, net by hand", 2},
+}
 
 // operations are the rows in order, with the ratios of husk to the others that
 // are to be met (0: none set).
@@ -54,7 +57,10 @@ var operations = []struct {
 }{
 	{"run true", "ms", 3, 0.6, 0.25},
 	{"run true, seccomp", "ms", 0, 0.6, 0.12},
-	{filterCost, "ms", 0, 0, 0},
+	{"filter costs", "ms", 0, 0, 0},
+	{"run true, --net", "ms", 0, 0, 0},
+	{"run true, net by hand", "ms", 0, 0, 0},
+	{"--net costs more", "ms", 0, 0, 0},
 	{"create", "ms", 0, 0.6, 0},
 	{"start", "ms", 0, 0.6, 0},
 	{"state", "ms", 0, 0.6, 0},
@@ -79,7 +85,9 @@ func newReport(engines []string) report {
 
 // add turns samples[operation][engine] into rows.
 func (r *report) add(samples map[string]map[string][]float64) {
-	samples[filterCost] = differences(samples["run true, seccomp"], samples["run true"])
+	for _, c := range costs {
+		samples[c.name] = differences(samples[c.with], samples[c.without])
+	}
 	for _, op := range operations {
 		line := row{Operation: op.name, Unit: op.unit, Cells: map[string]cell{}, Ratios: map[string]float64{}}
 		for engine, values := range samples[op.name] {
@@ -137,8 +145,10 @@ func (r *report) table(w io.Writer) error {
 			ratio(line.Ratios["crun"], op.crun), ratio(line.Ratios["runc"], op.runc))
 	}
 	for _, line := range r.Rows {
-		if c := line.Cells["husk"]; line.Operation == filterCost && c.Count > 0 && c.Median > mostForFilter {
-			fmt.Fprintf(tab, "husk's filter costs %.2f ms !%g\n", c.Median, mostForFilter)
+		for _, cost := range costs {
+			if c := line.Cells["husk"]; line.Operation == cost.name && c.Count > 0 && c.Median > cost.most {
+				fmt.Fprintf(tab, "husk's %s %.2f ms !%g\n", cost.name, c.Median, cost.most)
+			}
 		}
 	}
 	return tab.Flush()
