@@ -130,7 +130,10 @@ func callHelper(path string, args []string) error {
 		return err
 	}
 	defer said.Close()
-	p, err := os.StartProcess(path, args, &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{null, null, said}})
+	p, err := os.StartProcess(path, args, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: []*os.File{null, null, said},
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
 	if err != nil {
 		return err
 	}
