@@ -36,6 +36,10 @@ namespace, and removes it with the container. WORDS are separated by commas:
   hosts             an /etc/hosts with localhost and the container's host name
   hostname          an /etc/hostname with that
 
+The interface of an ordinary user's container is made by pasta, of the package
+passt, which has no way for bridge, host-name, route and forwarding; there
+address=auto means those of the host.
+
 An annotation run.husk.net.NAME with WORDS as its value does the same; the flag
 wins where both name the same interface.
 `

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/huskrun/husk/namespaces"
@@ -73,7 +74,8 @@ func (l *linker) giveAll(bridge int, list []namespaces.Address) error {
 }
 
 // lease chooses one address of the first network of each family that the bridge is in,
-// whose own address becomes the gateway unless another one is given.
+// whose own address becomes the gateway unless another one is given, or an interface
+// before has one.
 func (l *linker) lease(bridge int, p *pair) error {
 	all, err := l.host.addresses(0)
 	if err != nil {
@@ -96,7 +98,7 @@ func (l *linker) lease(bridge int, p *pair) error {
 			return fmt.Errorf("all addresses of its network %s are taken: %w", own.Network(), unix.EADDRNOTAVAIL)
 		}
 		p.Addresses = append(p.Addresses, address)
-		if p.Gateway(own.Is4()) == nil {
+		if !l.leadsOut(own.Is4()) {
 			p.Gateways = append(p.Gateways, own)
 		}
 	}
@@ -121,6 +123,11 @@ func (l *linker) Leased() (list []string) {
 		}
 	}
 	return list
+}
+
+// leadsOut says whether what is made so far, or about to be, has a default route.
+func (l *linker) leadsOut(is4 bool) bool {
+	return slices.ContainsFunc(l.made, func(p *pair) bool { return p.Gateway(is4) != nil })
 }
 
 func (p *pair) has(is4 bool) bool {
