@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -164,10 +165,14 @@ func (c *creation) compile(id string) error {
 	if err != nil {
 		return err
 	}
+	told, err := manager()
+	if err != nil {
+		return err
+	}
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
 		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Net: c.o.Net,
-		State: c.stateDir(id), Resolver: hostResolver,
+		State: c.stateDir(id), Resolver: hostResolver, Notify: told != "",
 	})
 	if err != nil {
 		return err
@@ -266,7 +271,7 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.intend(); err != nil {
 		return err
 	}
-	if err = c.writeEtc(); err != nil {
+	if err = cmp.Or(c.writeEtc(), c.makeNotify()); err != nil {
 		return err
 	}
 	if err = c.writeFiles(); err != nil {

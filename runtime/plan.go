@@ -87,6 +87,7 @@ type Plan struct {
 	Links    []Link
 	Pasta    []string  // options of pasta(1), if that makes the interface
 	Etc      []etcFile // of husk's that the container gets
+	Notify   bool      // the process may tell that it is ready
 	Steps    []Step
 	Warnings []string
 
@@ -114,6 +115,7 @@ type PlanOptions struct {
 	Net          []string               // interfaces to make, see CreateOptions
 	State        string                 // directory of what the container is given of husk's
 	Resolver     func() (string, error) // resolv.conf of the host, for other network namespaces
+	Notify       bool                   // somebody wants to know when the process is ready
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -169,7 +171,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	if err := p.etc(o.Resolver); err != nil {
 		return nil, err
 	}
-	before, after, err := rootfs.Compile(c.Spec, p.rootfsOptions(o))
+	options := p.rootfsOptions(o)
+	options.Files = append(options.Files, p.notify(&o)...)
+	before, after, err := rootfs.Compile(c.Spec, options)
 	if err != nil {
 		return nil, fieldError(err)
 	}

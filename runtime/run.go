@@ -27,7 +27,8 @@ type RunOptions struct {
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
-// forwards signals to it, and deletes the container. Signals that come before it runs wait
+// forwards signals to it, and deletes the container. With NOTIFY_SOCKET in its environment
+// it tells the service manager when the process is ready, see [Runtime.Start]. Signals that come before it runs wait
 // for it; one that is to end it ends a start that takes long. Run returns the process's exit
 // status, 128+n if signal n killed it. If then only the report cannot be written, the
 // error has that status as its Exit.
@@ -57,14 +58,21 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	}
 	defer c.signals.stop()
 	rep.expect(c)
+	n, err := c.entry.notifier()
+	if err != nil {
+		c.undo()
+		return -1, err
+	}
 	mode := byte(goStart)
 	if o.Tied && !o.Detach {
 		mode = goTied
 	}
 	if err = c.finish(mode); err != nil {
+		n.close()
 		return -1, err
 	}
 	defer c.close()
+	defer n.close()
 	if err := awaitExec(c.conn, c.rec, c.agent, c.signals); err != nil {
 		err = c.died(c.rec, err)
 		removePidFile(o.PidFile, c.proc.PID)
@@ -84,8 +92,9 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 		return -1, err
 	}
 	if o.Detach {
-		return 0, nil
+		return 0, n.relayFor(c.entry, c.rec)
 	}
+	n.relayBeside(c)
 	return c.wait(o, rep)
 }
 

@@ -19,6 +19,8 @@ const startPatience = 10 * time.Second
 // Start executes the process of a created container and returns when its execve has
 // succeeded, or failed: then the error tells why, and its Exit is 126 or 127. OCI
 // runtime-spec, runtime.md, "Start".
+// With NOTIFY_SOCKET in its environment it returns when the process has said that it is
+// ready, see sd_notify(3), or has ended.
 func (r *Runtime) Start(id string) error { return wrap("start", id, r.start(id)) }
 
 func (r *Runtime) start(id string) error {
@@ -31,6 +33,19 @@ func (r *Runtime) start(id string) error {
 	if err != nil {
 		return err
 	}
+	n, err := e.notifier()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if err := r.execute(e, rec); err != nil {
+		return err
+	}
+	return n.relayFor(e, rec)
+}
+
+// execute has the parked init execute the process.
+func (r *Runtime) execute(e *entry, rec *record) error {
 	switch status := rec.status(e); status {
 	case specs.StateCreated:
 	case specs.StateRunning:

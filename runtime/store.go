@@ -293,7 +293,11 @@ func (e *entry) remove() error {
 	}
 	slices.SortFunc(names, func(a, b string) int { return boolInt(a == stateFile) - boolInt(b == stateFile) })
 	for _, name := range names {
-		if err := unlinkat(e.fd, name, 0); err != nil && err != unix.ENOENT {
+		err := unlinkat(e.fd, name, 0)
+		if err == unix.EISDIR {
+			err = e.removeNotify()
+		}
+		if err != nil && err != unix.ENOENT {
 			return &fs.PathError{Op: "remove", Path: e.root + "/" + e.id + "/" + name, Err: err}
 		}
 	}

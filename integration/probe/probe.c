@@ -17,6 +17,7 @@
 //	probe sys NAME            one system call by name: ok or errno
 //	probe leak SECONDS        try to reach into every other process
 //	probe threads N           N threads pass a token round, with signals between
+//	probe notify TEXT         send it to $NOTIFY_SOCKET
 //	probe echo                copy terminal input back, report SIGWINCH
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -40,6 +41,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -598,6 +600,23 @@ static void quit(int sig)
 	_exit(0);
 }
 
+// notify is sd_notify(3).
+static int notify(const char *text)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	const char *name = getenv("NOTIFY_SOCKET");
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	if (!name || strlen(name) >= sizeof to.sun_path)
+		return 1;
+	strcpy(to.sun_path, name);
+	if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&to, sizeof to) < 0) {
+		perror(name);
+		return 1;
+	}
+	return 0;
+}
+
 _Noreturn static void wait_forever(void)
 {
 	puts("ready");
@@ -1121,6 +1140,8 @@ static int act(char **a)
 		return intrude(atoi(a[1]));
 	if (!strcmp(verb, "forge") && a[1] && a[2])
 		return forge(atoi(a[1]), atoi(a[2]));
+	if (!strcmp(verb, "notify") && a[1])
+		return notify(a[1]);
 	if (!strcmp(verb, "echo"))
 		return echo();
 	if (!strcmp(verb, "sys")) {
