@@ -1,7 +1,8 @@
 // Package engines runs container engines with husk below them: Docker, containerd and
 // Podman, the last for root and for an ordinary user, as Debian packages them, their
-// daemons started by hand. It holds tests only; make test-engines runs them, in some
-// five minutes on an idle machine with two processors.
+// daemons started by hand; and containerd once more as a node of Kubernetes has it, with
+// crictl and critest in the place of the kubelet. It holds tests only; make test-engines
+// runs them, in some ten minutes on an idle machine with two processors.
 //
 // Everything happens in a box (box_test.go): a throw-away Debian root (root.sh), which
 // is kept, below an overlay, which is not, in mount, PID, network, IPC, UTS and cgroup

@@ -24,6 +24,7 @@ type engine struct {
 	load    string   // shell: makes the image box of the directory image
 	remove  string   // command that kills and removes containers
 	only    []string // scripts; default all that are for it
+	own     bool     // its command line is not Docker's: it has scripts of its own alone
 }
 
 var allEngines = []engine{
@@ -31,7 +32,8 @@ var allEngines = []engine{
 	{name: "dockremap", command: "docker", start: startRemapped, load: dockerLoad, remove: "docker rm -f", only: []string{"run", "exec", "dockremap"}},
 	{name: "podman", command: "podman", start: startPodman, load: `tar -C image -c . | podman import -q -c CMD=sh - box`, remove: "podman rm -f -t 0"},
 	{name: "rootless", command: "rootless", start: startRootless, load: `tar -C image -c . | rootless import -q -c CMD=sh - box`, remove: "rootless rm -f -t 0", only: []string{"run", "exec", "detach", "attach", "errors", "volumes", "rootless"}},
-	{name: "ctr", command: "ctr", start: startContainerd, load: ctrLoad, remove: "ctr container rm"},
+	{name: "ctr", command: "ctr", start: startContainerd, load: ctrLoad, remove: "ctr container rm", own: true},
+	{name: "cri", command: "crictl", start: startCRI, load: criLoad, remove: "crictl rmp -f", own: true},
 }
 
 const (
@@ -49,7 +51,7 @@ type setting struct{ runtime, driver string }
 // course depends on controllers or, with its driver, on systemd: others would be slower
 // there and tell nothing new.
 var (
-	withControllers = []string{"controllers", "ctr_controllers", "oom", "stats", "update"}
+	withControllers = []string{"controllers", "cri_controllers", "ctr_controllers", "oom", "stats", "update"}
 	withSystemd     = []string{"ctr_daemon", "docker_daemon", "pause", "podman_health", "podman_pod", "rootless", "systemd"}
 )
 
@@ -112,6 +114,7 @@ func (e engine) test(t *testing.T, s setting) {
 // purge removes what a script that failed has left.
 func (e engine) purge(t *testing.T) {
 	lines := map[string]string{
+		"crictl":   `crictl rmp -fa`,
 		"ctr":      `for c in $(ctr task ls -q); do ctr task rm -f $c || true; done; for c in $(ctr container ls -q); do ctr container rm $c; done`,
 		"docker":   `docker rm -f $(docker ps -aq) || true`,
 		"rootless": `rootless pod rm -fa -t 0; rootless rm -fa -t 0`,
@@ -122,8 +125,8 @@ func (e engine) purge(t *testing.T) {
 
 // warm names the script that is run before leaks are looked for.
 func (e engine) warm() string {
-	if e.name == "ctr" {
-		return "ctr_run.txtar"
+	if e.own {
+		return e.name + "_run.txtar"
 	}
 	return "run.txtar"
 }
@@ -151,10 +154,10 @@ func (e engine) has(name string) bool {
 	}
 	prefix, _, _ := strings.Cut(name, "_")
 	switch prefix {
-	case "ctr", "docker", "dockremap", "podman", "rootless":
+	case "cri", "ctr", "docker", "dockremap", "podman", "rootless":
 		return prefix == e.name
 	}
-	return e.name != "ctr"
+	return !e.own
 }
 
 // shell runs a command line in /tmp.
