@@ -212,7 +212,7 @@ exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --bounding
 	shell(t, `chmod 755 /usr/local/bin/rootless
 grep -q ^user: /etc/passwd || { echo user:x:1000:1000::/home/user:/bin/sh >>/etc/passwd; echo user:x:1000: >>/etc/group; echo 'user:*:1::::::' >>/etc/shadow; }
 mkdir -p /home/user /run/user/1000
-mountpoint -q /home/user || mount -t tmpfs tmpfs /home/user
+[ -d /run/systemd/system ] || mountpoint -q /home/user || mount -t tmpfs tmpfs /home/user
 chown user:user /home/user /run/user/1000
 chmod 700 /home/user /run/user/1000
 [ ! -d /run/systemd/system ] || { loginctl enable-linger user; systemctl start user@1000; }`)
