@@ -61,6 +61,11 @@ func TestREADMETour(t *testing.T) {
 	box(t, func(t *testing.T) { typeCommands(t, "console") })
 }
 
+// What it says of sandboxes needs no bundle.
+func TestREADMESandbox(t *testing.T) {
+	box(t, func(t *testing.T) { typeCommands(t, "console sandbox") })
+}
+
 // Its second part needs controllers.
 func TestREADMELimits(t *testing.T) {
 	box(t, func(t *testing.T) {

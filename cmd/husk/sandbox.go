@@ -28,9 +28,13 @@ Paths that are hidden where they exist, unless --show names them:
 func sandboxCommand(fs *flag.FlagSet) action {
 	var o sandbox.Options
 	o.Flags(fs)
+	config := fs.String("config", "", "take what the command line does not say from this `file`, whose keys are called like flags (default "+sandbox.ConfigFile+" of the workspace, which cannot loosen anything)")
 	print := fs.Bool("print-config", false, "print the config.json that would be run, and do not run it")
 	return func(a *app, args []string) (int, error) {
 		o.Args, o.Unpacker = args, helper("image-helper")
+		if err := o.ReadConfig(fs, *config); err != nil {
+			return 0, err
+		}
 		job, err := sandbox.New(&o)
 		if err != nil {
 			return 0, err
@@ -66,6 +70,9 @@ func (a *app) sandbox(job *sandbox.Job) (int, error) {
 		}
 		if res.Reason != "" {
 			fmt.Fprintln(a.stderr, "husk: sandbox: "+res.Reason)
+		}
+		if job.Summarized() {
+			return res.Status, job.Summary(a.stderr, res)
 		}
 		return res.Status, nil
 	})

@@ -33,10 +33,13 @@ type Options struct {
 	Output           bytes
 	BestEffort       bool
 
-	Net     string   // "none", "host"
+	Net     string   // "none", "host", "veth[:WORDS]", "pasta[:WORDS]"
 	Caps    []string // capabilities that the job has
 	Seccomp string   // file with a profile, "unconfined", "": the default profile
 	UID     string   // UID[:GID] inside
+
+	Report  string // file for how the job ended and what it used, "": none
+	Summary bool   // the same for people
 
 	Env     []string // NAME=VALUE, or NAME alone for the caller's value
 	EnvFile []string
@@ -92,17 +95,19 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.Var(&o.Memory, "memory", "`bytes` of memory at most")
 	fs.Var(&o.Swap, "swap", "`bytes` of swap at most, beside --memory (default none)")
 	fs.Float64Var(&o.CPUs, "cpus", 0, "`number` of CPUs at most, as in 1.5")
-	fs.Uint64Var(&o.Pids, "pids", 0, "`number` of processes and threads at most, two of them husk's init")
+	fs.Uint64Var(&o.Pids, "pids", 0, "`number` of processes and threads at most, husk's init included")
 	fs.Var(&o.IO, "io", "`bytes` per second that may be read from, and written to, the workspace's disk")
 	fs.Uint64Var(&o.Nofile, "nofile", 0, "`number` of open files of one process at most")
 	fs.DurationVar(&o.Timeout, "timeout", 0, "end the job after this `time`, as in 10m")
 	fs.DurationVar(&o.Idle, "idle-timeout", 0, "end the job when it has written nothing for this `time`")
 	fs.Var(&o.Output, "output-limit", "end the job when it has written more `bytes` than that")
 	fs.BoolVar(&o.BestEffort, "best-effort", false, "leave out limits that this machine or user cannot have, and say which")
-	fs.StringVar(&o.Net, "net", "none", "`network`: none (but lo) or host")
+	fs.StringVar(&o.Net, "net", "none", "`network`: none (but lo), host, or with the host's address: veth[:WORDS] for root, pasta[:WORDS] for others; the words are those of husk run --net")
 	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces")
 	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
 	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")
+	fs.StringVar(&o.Report, "report", "", "write to this `file` how the job ended and what it used, as JSON")
+	fs.BoolVar(&o.Summary, "summary", false, "print the same at the end, in a few lines on standard error")
 	list(&o.Env, "env", "set a variable: `NAME=VALUE`, or NAME for the caller's value")
 	list(&o.EnvFile, "env-file", "set the variables in this `file`, one NAME=VALUE a line")
 	list(&o.Secrets, "secret", "give the job a file /run/secrets/NAME: `NAME=FILE` or NAME=env:VARIABLE")

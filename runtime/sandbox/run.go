@@ -39,29 +39,44 @@ const prefix = "sandbox-"
 // Run runs the job and removes whatever it has left, and what a husk that was killed did.
 // The terminal, of a job that has one, is given to take.
 func (j *Job) Run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
+	report, err := j.o.openReport()
+	if err != nil {
+		return nil, err
+	}
+	res, err = j.run(r, take)
+	if werr := j.write(report, res, err); err == nil {
+		err = werr
+	}
+	return res, err
+}
+
+func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
+	res = &Result{Status: StatusFailed}
 	j.sweep(r)
 	id := prefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	for _, dir := range j.caches {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, bad("cache", "", "%w", err)
+			return res, bad("cache", "", "%w", err)
 		}
 	}
-	res = &Result{}
 	o := runtime.RunOptions{Tied: true, Ended: func(rep *runtime.Report) { res.Report = rep }}
 	o.Files = j.addSecrets(r, id, j.outer)
 	o.Terminal = take
+	o.Net = j.net
 	if o.Config, err = j.Config(); err != nil {
-		return nil, failed(err)
+		return res, failed(err)
 	}
 	w := &watch{r: r, id: id, o: j.o}
 	o.Started = w.begin
 	if err := w.connect(); err != nil {
-		return nil, failed(err)
+		return res, failed(err)
 	}
 	res.Status, err = r.Run(id, j.workspace, o)
 	res.Reason = w.end()
 	if err != nil {
-		return res, failed(err)
+		e := failed(err)
+		res.Status = e.Exit
+		return res, e
 	}
 	return j.judge(res), nil
 }
@@ -88,7 +103,7 @@ func (j *Job) judge(res *Result) *Result {
 }
 
 // failed gives an error the exit status of one that is husk's.
-func failed(err error) error {
+func failed(err error) *runtime.Error {
 	e, ok := errors.AsType[*runtime.Error](err)
 	if !ok {
 		e = &runtime.Error{Op: "sandbox", Err: err}

@@ -24,7 +24,8 @@ type Job struct {
 
 	o         *Options
 	workspace string
-	outer     int // uid of the job outside
+	outer     int      // uid of the job outside
+	net       []string // interfaces
 	secrets   []secret
 	caches    []string // directories to be made
 }
@@ -131,12 +132,14 @@ func directory(flag, name string) (string, error) {
 func (b *builder) namespaces() error {
 	l := b.spec.Linux
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-	switch b.o.Net {
-	case "", "none":
+	kind, words, _ := strings.Cut(b.o.Net, ":")
+	switch {
+	case kind == "none" && words == "" || kind == "":
 		return nil
-	case "host":
-	default:
-		return bad("net", "give none or host", "unknown network %q", b.o.Net)
+	case kind == "veth" || kind == "pasta":
+		return b.network(kind, words)
+	case b.o.Net != "host":
+		return bad("net", "give none, host, veth or pasta", "unknown network %q", b.o.Net)
 	}
 	b.loose("--net host")
 	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
@@ -151,6 +154,25 @@ func (b *builder) namespaces() error {
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && !b.foreign() && b.hidden(real) {
 		b.mount(specs.Mount{Destination: real, Source: real, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
 	}
+	return nil
+}
+
+// network is one behind the host's address. What makes it depends on who the caller is.
+func (b *builder) network(kind, words string) error {
+	description := "eth0:bridge=husk0,address=auto,masquerade"
+	switch {
+	case kind == "veth" && b.uid != 0:
+		return bad("net", "give pasta", "veth needs root")
+	case kind == "pasta" && b.uid == 0:
+		return bad("net", "give veth", "pasta is for ordinary users")
+	case kind == "pasta":
+		description = "eth0:address=auto"
+	}
+	if words != "" {
+		description += "," + words
+	}
+	b.net = []string{description}
+	b.loose("--net " + b.o.Net)
 	return nil
 }
 

@@ -1,0 +1,110 @@
+package sandbox
+
+import (
+	"encoding/json/v2"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/huskrun/husk/runtime"
+)
+
+// report is what --report writes.
+type report struct {
+	Command []string        `json:"command"`
+	Root    string          `json:"root"`   // the root file system: a directory, or an image's digest
+	Status  int             `json:"status"` // that husk exits with
+	Reason  string          `json:"reason"` // why husk or the kernel ended the job, "" if it ended by itself
+	Loose   []string        `json:"loose"`
+	LeftOut []string        `json:"leftOut"`
+	Used    *runtime.Report `json:"used"`
+}
+
+// openReport makes the file before the job could put anything else in its place.
+func (o *Options) openReport() (*os.File, error) {
+	if o.Report == "" {
+		return nil, nil
+	}
+	fd, err := unix.Open(o.Report, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, bad("report", "name a file that can be written", "%w", &os.PathError{Op: "open", Path: o.Report, Err: err})
+	}
+	return os.NewFile(uintptr(fd), o.Report), nil
+}
+
+// write writes the report of a job that has ended, or failed to begin.
+func (j *Job) write(to *os.File, res *Result, failure error) error {
+	if to == nil {
+		return nil
+	}
+	defer to.Close()
+	r := report{j.o.Args, j.root(), res.Status, res.Reason, append([]string{}, j.Loose...), append([]string{}, j.LeftOut...), res.Report}
+	if failure != nil {
+		r.Reason = failure.Error()
+	}
+	text, err := json.Marshal(r)
+	if err == nil {
+		_, err = to.Write(append(text, '\n'))
+	}
+	if err != nil {
+		return bad("report", "", "%w", err)
+	}
+	return nil
+}
+
+// root names what the job sees as "/".
+func (j *Job) root() string {
+	switch {
+	case j.Image != nil:
+		return j.Image.Digest
+	case j.o.Rootfs != "":
+		return j.o.Rootfs
+	}
+	return "/"
+}
+
+// Summarized says whether a summary is wanted.
+func (j *Job) Summarized() bool { return j.o.Summary }
+
+// Summary writes a few lines about a job that has ended: what is known of it.
+func (j *Job) Summary(to io.Writer, res *Result) error {
+	w := tabwriter.NewWriter(to, 0, 1, 2, ' ', 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "sandbox\t%s\t%s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("command", "%s", strings.Join(j.o.Args, " "))
+	line("status", "%s", strings.TrimSpace(strconv.Itoa(res.Status)+" "+res.Reason))
+	line("wall", "%v", res.Wall.Round(time.Millisecond))
+	if s := res.Stats; s != nil {
+		if c := s.CPU; c != nil {
+			line("cpu", "%v, %v in the kernel, %v throttled", usec(c.UsageUsec), usec(c.SystemUsec), usec(c.ThrottledUsec))
+		}
+		if m := s.Memory; m != nil && m.Peak != nil {
+			line("memory", "%s at most, %d killed", bytes(*m.Peak>>10<<10).text(), m.Events.OOMKill)
+		}
+		if p := s.Pids; p != nil && p.Peak != nil {
+			line("pids", "%d at most", *p.Peak)
+		}
+		if s.IO != nil {
+			var read, written uint64
+			for _, d := range s.IO.Devices {
+				read, written = read+d.ReadBytes, written+d.WriteBytes
+			}
+			line("io", "%s read, %s written", bytes(read).text(), bytes(written).text())
+		}
+	}
+	for _, text := range j.Loose {
+		line("loose", "%s", text)
+	}
+	return w.Flush()
+}
+
+func usec(n uint64) time.Duration {
+	return (time.Duration(n) * time.Microsecond).Round(time.Millisecond)
+}
