@@ -34,7 +34,7 @@
 //
 //	caller            linker                          kernel
 //	StartLinks ─────▶ boots
-//	Wire ───────────▶ looks at everything, then ────▶ RTM_NEWLINK, RTM_NEWADDR, …
+//	Wire ───────────▶ looks at everything, then ────▶ RTM_NEWLINK, RTM_NEWADDR, nftables, …
 //	Wait ◀─────────── done, or all undone
 //	Keep ───────────▶ ends; EOF before it: undoes all, then ends
 //
