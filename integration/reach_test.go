@@ -265,6 +265,38 @@ func TestNetReach(t *testing.T) {
 	})
 }
 
+// So do those without a bridge, and those on somebody else's, which stays as it is: the
+// host's 127.0.0.1 has no way to these.
+func TestNetReachOtherwise(t *testing.T) {
+	box(t, func(t *testing.T) {
+		w := newTown(t)
+		w.host.ip("link add br0 type bridge", "addr add 10.66.0.1/24 dev br0", "link set br0 up")
+		t.Cleanup(func() { w.host.ip("link del br0") })
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		point := b.inhabit("c1", "address=10.77.0.2/32,address=fd77::2/128,gateway=10.77.0.1,gateway=fd77::1,masquerade,forwarding,publish=81:80/tcp,publish=81:80/udp")
+		foreign := b.inhabit("c2", "bridge=br0,address=auto,masquerade,publish=82:80/tcp,publish=82:80/udp")
+		neighbour := b.inhabit("c3", "bridge=br0,address=auto")
+		w.peer.serve("198.51.100.1:7")
+		w.peer.serve("[2001:db8:2::1]:7")
+		for _, c := range []*space{point, foreign} {
+			c.serve(":80")
+			c.sees(t, "198.51.100.1:7", "192.0.2.1")
+		}
+		point.sees(t, "[2001:db8:2::1]:7", "2001:db8:1::1")
+		w.peer.sees(t, "192.0.2.1:81", "198.51.100.1")
+		w.peer.sees(t, "[2001:db8:1::1]:81", "2001:db8:2::1")
+		w.peer.sees(t, "192.0.2.1:82", "198.51.100.1")
+		w.host.sees(t, "127.0.0.1:81", "10.77.0.1")
+		w.host.sees(t, "192.0.2.1:82", "10.66.0.1")
+		w.host.sees(t, "127.0.0.1:82", "")
+		point.sees(t, "192.0.2.1:81", "10.77.0.1")
+		foreign.sees(t, "192.0.2.1:82", "10.66.0.1", "10.66.0.2")
+		foreign.sees(t, "192.0.2.1:81", "10.66.0.2")
+		neighbour.sees(t, "192.0.2.1:82", "10.66.0.1", "10.66.0.3")
+		neighbour.sees(t, "10.66.0.2:80", "10.66.0.3")
+	})
+}
+
 // A container that wants to reach what listens on the host's 127.0.0.1, or be taken for
 // it, does not, though the host reaches published ports from there; nor do the abstract
 // sockets of the host.
