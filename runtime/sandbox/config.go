@@ -4,12 +4,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ConfigFile is read from the workspace unless another file is named. What is in a
@@ -28,7 +31,7 @@ func (o *Options) ReadConfig(flags *flag.FlagSet, file string) error {
 	if !named {
 		file = filepath.Join(o.Workspace, ConfigFile)
 	}
-	text, err := os.ReadFile(file)
+	text, err := readConfig(file, named)
 	if errors.Is(err, fs.ErrNotExist) && !named {
 		return nil
 	}
@@ -57,6 +60,9 @@ func (o *Options) ReadConfig(flags *flag.FlagSet, file string) error {
 		}
 		seen[key] = true
 		for _, v := range values {
+			if key == "env" && !named && !strings.Contains(v, "=") {
+				return fail("write NAME=VALUE, or trust the file by --config "+file, "%q asks for a variable of the caller's", v)
+			}
 			if given[key] {
 				break // the command line wins
 			}
@@ -66,6 +72,27 @@ func (o *Options) ReadConfig(flags *flag.FlagSet, file string) error {
 		}
 	}
 	return nil
+}
+
+const maxConfig = 64 << 10
+
+// readConfig reads the file. In a workspace it may be anything: a link to a file of the
+// caller's, whose text an error would print, or a FIFO.
+func readConfig(file string, named bool) ([]byte, error) {
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+	if !named {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(file, flags, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: file, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), file)
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxConfig {
+		return nil, fmt.Errorf("%s is not a file of at most %d KiB", file, maxConfig>>10)
+	}
+	return io.ReadAll(io.LimitReader(f, maxConfig))
 }
 
 // parseLine reads one line; there is no key in an empty one.
