@@ -216,12 +216,13 @@ func TestImagesKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := manifestOf(t, s.Dir)
+	layers, _ := filepath.Glob(s.Dir + "/*/layers")
+	before := inodes(t, layers[0])
 	docker, err := s.Open(t.Context(), paths["docker"])
 	if err != nil || !cmp.Equal(docker.Layers, first.Layers) {
 		t.Fatalf("%v: %v instead of %v", err, docker, first.Layers)
 	}
-	if diff := cmp.Diff(before, manifestOf(t, s.Dir)); diff != "" {
+	if diff := cmp.Diff(before, inodes(t, layers[0])); diff != "" {
 		t.Errorf("what was there has changed:\n%s", diff)
 	}
 	without := *s
@@ -238,22 +239,6 @@ func TestImagesKnown(t *testing.T) {
 	if _, err := without.Open(t.Context(), paths["layout"]); !errors.Is(err, errNoUnpacker) {
 		t.Errorf("after a change of the image: %v", err)
 	}
-}
-
-// manifestOf lists the inodes of layers.
-func manifestOf(t testing.TB, dir string) (list []string) {
-	t.Helper()
-	found, err := filepath.Glob(dir + "/*/layers/*/fs/*")
-	for _, f := range found {
-		var st unix.Stat_t
-		if err = unix.Lstat(f, &st); err == nil {
-			list = append(list, f, time.Unix(st.Ctim.Unix()).String())
-		}
-	}
-	if err != nil || len(list) == 0 {
-		t.Fatal("no layers: ", err)
-	}
-	return list
 }
 
 // clean: nothing of a layer is there, and no process either.
@@ -502,6 +487,71 @@ func TestImagesBomb(t *testing.T) {
 func many(n int) (list []made.Entry) {
 	for i := range n {
 		list = append(list, made.File("f"+strconv.Itoa(i), ""))
+	}
+	return list
+}
+
+// TestImagesAttack: whatever links say, nothing outside of the layer is written, read,
+// linked or removed. Each attack may fail, or hit something in the layer.
+func TestImagesAttack(t *testing.T) {
+	can := t.TempDir()
+	secret := can + "/secret"
+	up := strings.Repeat("../", 20) + can[1:]
+	chain := []made.Entry{made.Link(tar.TypeSymlink, "l0", can)}
+	for i := range 50 {
+		chain = append(chain, made.Link(tar.TypeSymlink, "l"+strconv.Itoa(i+1), "l"+strconv.Itoa(i)))
+	}
+	in := func(to string) made.Entry { return made.Link(tar.TypeSymlink, "d", to) }
+	for name, entries := range map[string][]made.Entry{
+		"write":        {in(can), made.File("d/secret", "overwritten")},
+		"write up":     {in(up), made.File("d/secret", "overwritten")},
+		"write slash":  {made.File(secret, "overwritten")},
+		"through file": {made.Link(tar.TypeSymlink, "f", secret), made.File("f", "overwritten")},
+		"chain":        append(chain, made.File("l50/secret", "overwritten")),
+		"hard link":    {in(can), made.Link(tar.TypeLink, "stolen", "d/secret")},
+		"link of link": {made.Link(tar.TypeSymlink, "f", secret), made.Link(tar.TypeLink, "g", "f"), made.File("g", "overwritten")},
+		"whiteout":     {in(can), made.File("d/.wh.secret", "")},
+		"opaque":       {in(can), made.File("d/.wh..wh..opq", "")},
+		"directory":    {in(can), made.Dir("d", 0o777), made.Dir("d/new", 0o777)},
+		"link":         {in(can), made.Link(tar.TypeSymlink, "d/secret", "x")},
+		"replace":      {made.Dir("d", 0o755), in(can), made.File("d/new", "new")},
+		"process":      {in("/proc/self/root" + can), made.File("d/secret", "overwritten")},
+		"descriptor":   {in("/proc/self/fd/3"), made.File("d/secret", "overwritten")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := inodes(t, can)
+			s := store(t)
+			path := made.OCI(t, "", config, nil, base(t), made.Layer(t, entries...)).Archive(t, t.TempDir()+"/image")
+			img, err := s.Open(t.Context(), path)
+			t.Log(err)
+			if diff := cmp.Diff(before, inodes(t, can)); diff != "" {
+				t.Errorf("changed:\n%s", diff)
+			}
+			if err == nil {
+				if b, err := os.ReadFile(img.Layers[0] + "/stolen"); err == nil {
+					t.Errorf("stolen: %s", b)
+				}
+			}
+		})
+	}
+}
+
+// inodes describes a directory and all that is in it.
+func inodes(t testing.TB, dir string) (list []string) {
+	t.Helper()
+	err := filepath.Walk(dir, func(path string, _ os.FileInfo, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		list = append(list, fmt.Sprint(path, st.Ino, st.Mode, st.Uid, st.Nlink, st.Size, st.Ctim))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return list
 }
