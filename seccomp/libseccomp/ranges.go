@@ -11,7 +11,7 @@ import (
 // names, once for each architecture: 1376 instructions for Docker's profile, though whole
 // ranges of numbers are answered alike. So the part of a program that looks at nothing
 // but architecture and number gives way to a tree over such ranges: of 283 instructions
-// there, in less than a third of the time. It is made faster, too, than libseccomp's own.
+// there, in less than a third of the time.
 //
 // The tree is not made from the profile but from the program, by asking that about every
 // range between two numbers that it compares with. From the first instruction that looks
