@@ -38,6 +38,8 @@
 //	Wait ◀─────────── done, or all undone
 //	Keep ───────────▶ ends; EOF before it: undoes all, then ends
 //
+// An ordinary user, who may not change links on the host, has [Pasta] instead.
+//
 // # Shared memory
 //
 // Where nothing forbids it (see setMemory), the child shares the caller's

@@ -183,6 +183,7 @@ var hints = []struct {
 	{cause: syscall.EROFS, text: " /etc/", hint: "the file is to be bound on one that is missing in a root filesystem which cannot be written: make an empty one there, or leave out the word of the interface"},
 	{cause: os.ErrNotExist, text: "package passt", hint: "install the package passt, or run husk as root"},
 	{text: "pasta: exit status 1: Failed to open", hint: "pasta needs to read and write /dev/net/tun, which everybody may as a rule: modprobe tun, chmod 666 /dev/net/tun"},
+	{text: "pasta: exit status 1: ", hint: "if it is about ports: ss -lntup shows which are taken, and those below net.ipv4.ip_unprivileged_port_start are root's"},
 	{cause: syscall.EPERM, text: ": needs CAP_NET_ADMIN", hint: "leave out the word, or run husk as root: the interface of an ordinary user's container is made by pasta, which has no bridges"},
 	{cause: errNoLinks, hint: "build husk with make"},
 	{cause: errNoUnpacker, hint: "build husk with make"},

@@ -105,6 +105,7 @@ func TestHints(t *testing.T) {
 		{"", &fs.PathError{Op: "open", Path: "/etc/hosts", Err: syscall.EROFS}, "the file is to be bound on one"},
 		{"", fmt.Errorf("--net x: pasta, of the package passt, is needed: %w", os.ErrNotExist), "install the package passt"},
 		{"", errors.New("--net x: /usr/bin/pasta: exit status 1: Failed to open tun socket"), "pasta needs to read and write"},
+		{"", errors.New("--net x: /usr/bin/pasta: exit status 1: Couldn't listen on requested ports"), "if it is about ports"},
 		{"/annotations/run.husk.net.x", fmt.Errorf("bridge: needs CAP_NET_ADMIN over it: %w", syscall.EPERM), "leave out the word"},
 		{"/annotations/run.husk.net.x", errNoLinks, "build husk with make"},
 		{"", errNoUnpacker, "build husk with make"},
