@@ -49,7 +49,7 @@ func (s snapshot) compare(t *testing.T) {
 
 // engineKeeps is what engines make when first used and keep.
 var engineKeeps = []string{
-	"/sys/fs/cgroup/docker", "/sys/fs/cgroup/default", "/sys/fs/cgroup/libpod_parent", "/run/docker/netns/default",
+	"/sys/fs/cgroup/docker", "/sys/fs/cgroup/k8s.io", "/sys/fs/cgroup/default", "/sys/fs/cgroup/libpod_parent", "/run/docker/netns/default",
 }
 
 func (s snapshot) leaks() (left []string) {
