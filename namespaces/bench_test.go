@@ -36,7 +36,7 @@ func BenchmarkSpawn(b *testing.B) {
 }
 
 func benchmark(b *testing.B, c *Config) {
-	exe := must(Sealed())
+	exe := must(Sealed(new(Config)))
 	defer exe.Close()
 	c.Exe, c.Args, c.Cgroup = exe, []string{"probe", "exit"}, -1
 	var spawning time.Duration

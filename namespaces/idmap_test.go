@@ -118,7 +118,7 @@ func rootless() {
 	must(0, syscall.Setgid(nobody))
 	must(0, syscall.Setuid(nobody))
 	must(0, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // as a fresh exec has it
-	cfg := &Config{New: rc.create | unix.CLONE_NEWUSER, UIDMaps: rc.maps, GIDMaps: rc.maps, Cgroup: -1, Exe: must(Sealed()), Args: []string{"probe", "report"}}
+	cfg := &Config{New: rc.create | unix.CLONE_NEWUSER, UIDMaps: rc.maps, GIDMaps: rc.maps, Cgroup: -1, Exe: must(Sealed(new(Config))), Args: []string{"probe", "report"}}
 	if rc.offsets {
 		cfg.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1 << 20}}
 	}

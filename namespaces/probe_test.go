@@ -60,6 +60,9 @@ func probe(mode string) {
 	case "seal":
 		reportSeal()
 		return
+	case "write":
+		reportWrite()
+		return
 	case "rootless":
 		rootless()
 		return
@@ -209,7 +212,7 @@ func tryLaunch(t testing.TB, c *Config, mode string) (*child, error) {
 		c.Cgroup = -1
 	}
 	if c.Exe == nil {
-		exe, err := Sealed()
+		exe, err := Sealed(new(Config))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,10 +37,14 @@ func (e *Executable) Close() error {
 // overlay without an upper layer, which is read-only and, unlike a read-only
 // bind mount, cannot be unwrapped to the file below. Where that cannot be
 // mounted, or where a user namespace could not execute the file behind it, it
-// is a sealed copy in memory.
-func Sealed() (*Executable, error) {
+// is the file itself if that is a stranger's to the child of c, and else a sealed
+// copy in memory.
+func Sealed(c *Config) (*Executable, error) {
 	e, overlayErr := sealOverlay()
 	if overlayErr == nil {
+		return e, nil
+	}
+	if e, err := c.strangers(); err == nil {
 		return e, nil
 	}
 	e, err := sealCopy()
@@ -132,6 +138,36 @@ func sameExecutable(fd int) error {
 		return fmt.Errorf("the executable's mode %o lets only its owner execute it", got.Mode&0o7777)
 	}
 	return nil
+}
+
+var errOurs = errors.New("the child could change the executable")
+
+// strangers returns the executable as it is, if nobody in the child's new user namespace
+// can get the right to write to it, whatever capabilities he has there: these hold for
+// files of users that it has.
+func (c *Config) strangers() (*Executable, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(selfExe, unix.O_PATH|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: selfExe, Err: err}
+	}
+	e := &Executable{os.NewFile(uintptr(fd), "husk"), -1}
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err = sameExecutable(fd); err == nil {
+		err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs))
+	}
+	real, effective, saved := unix.Getresuid()
+	ours := slices.ContainsFunc(c.UIDMaps, func(m specs.LinuxIDMapping) bool { return st.Uid-m.HostID < m.Size })
+	switch {
+	case err != nil:
+	case c.New&unix.CLONE_NEWUSER == 0, len(c.UIDMaps) == 0, ours, st.Mode&0o022 != 0,
+		slices.Contains([]int{real, effective, saved}, int(st.Uid)), fs.Type == unix.FUSE_SUPER_MAGIC: // whose server may be the user's
+		err = errOurs
+	default:
+		return e, nil
+	}
+	_ = e.Close()
+	return nil, err
 }
 
 // sealCopy takes some 1.5 ms for each MB.

@@ -3,12 +3,15 @@ package namespaces
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,36 +100,48 @@ func TestSealedSameContent(t *testing.T) {
 	}
 }
 
-// An executable that was replaced, removed, or is its owner's alone is copied.
+// An executable that was replaced, removed, or is its owner's alone is copied. So is that
+// of an ordinary user, whom nobody lets mount an overlay, unless it is root's.
 func TestSealedFallback(t *testing.T) {
 	needRoot(t)
 	self := must(os.ReadFile(selfExe))
-	for name, change := range map[string]func(path string) error{
-		"plain":    func(string) error { return nil },
-		"removed":  os.Remove,
-		"replaced": func(path string) error { os.Remove(path); return os.WriteFile(path, self, 0o755) },
-		"private":  func(path string) error { return os.Chmod(path, 0o700) },
+	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	for name, test := range map[string]struct {
+		change func(path string) error
+		as     *syscall.SysProcAttr
+		want   string
+	}{
+		"plain":    {func(string) error { return nil }, nil, "overlay"},
+		"removed":  {os.Remove, nil, "copy"},
+		"replaced": {func(path string) error { os.Remove(path); return os.WriteFile(path, self, 0o755) }, nil, "copy"},
+		"private":  {func(path string) error { return os.Chmod(path, 0o700) }, nil, "copy"},
+
+		"root's":             {func(string) error { return nil }, nobody, "itself, which the child could not open to write: permission denied"},
+		"the user's":         {func(path string) error { return os.Chown(path, 65534, 0) }, nobody, "copy"},
+		"a group's to write": {func(path string) error { return os.Chmod(path, 0o775) }, nobody, "copy"},
+		"all's to write":     {func(path string) error { return os.Chmod(path, 0o757) }, nobody, "copy"},
 	} {
-		path := filepath.Join(t.TempDir(), "with space,comma:colon\\")
-		if err := os.WriteFile(path, self, 0o755); err != nil {
-			t.Fatal(err)
+		dir := t.TempDir()
+		path := filepath.Join(dir, "with space,comma:colon\\")
+		for _, err := range []error{os.Chmod(filepath.Dir(dir), 0o755), os.WriteFile(path, self, 0o755), os.Chmod(path, 0o755)} {
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		cmd := exec.Command(path)
-		cmd.Args = []string{"probe", "seal"}
+		cmd.Args, cmd.SysProcAttr, cmd.Stderr = []string{"probe", "seal"}, test.as, os.Stderr
 		in, out := must(cmd.StdinPipe()), must(cmd.StdoutPipe())
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := change(path); err != nil {
+		if err := test.change(path); err != nil {
 			t.Fatal(err)
 		}
 		in.Write([]byte("go"))
-		var got [256]byte
-		n, _ := out.Read(got[:])
+		got := string(must(io.ReadAll(out)))
 		cmd.Wait()
-		want := map[bool]string{true: "overlay", false: "copy"}[name == "plain"]
-		if !strings.HasPrefix(string(got[:n]), want) {
-			t.Errorf("%s: %s, want %s", name, got[:n], want)
+		if got != test.want+"\n" {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 	}
 }
@@ -134,15 +149,32 @@ func TestSealedFallback(t *testing.T) {
 // reportSeal is the probe of TestSealedFallback.
 func reportSeal() {
 	os.Stdin.Read(make([]byte, 2))
-	exe, err := Sealed()
+	id := os.Geteuid()
+	exe, err := Sealed(&Config{New: unix.CLONE_NEWUSER, UIDMaps: []specs.LinuxIDMapping{{HostID: uint32(id), Size: 1}}})
 	switch {
 	case err != nil:
 		fmt.Println(err)
 	case strings.HasPrefix(exe.Name(), "memfd:"):
 		fmt.Println("copy")
-	default:
+	case exe.mount >= 0:
 		fmt.Println("overlay")
+	default:
+		cmd := exec.Command("/proc/self/fd/3")
+		cmd.Args, cmd.ExtraFiles, cmd.Stdout = []string{"probe", "write"}, []*os.File{exe.File}, os.Stdout
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWUSER, UidMappings: []syscall.SysProcIDMap{{HostID: id, Size: 1}},
+		}
+		if err := cmd.Run(); err != nil {
+			fmt.Println(err)
+		}
 	}
+}
+
+// reportWrite says what keeps root of a user namespace from writing to its executable:
+// were it permitted, it would be that it runs (ETXTBSY).
+func reportWrite() {
+	_, err := unix.Open(selfExe, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fmt.Println("itself, which the child could not open to write:", err)
 }
 
 func TestOverlayRefused(t *testing.T) {

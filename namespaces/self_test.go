@@ -62,5 +62,5 @@ func nofile(c *Conn) {
 		panic(err)
 	}
 	parent, theirs := must2(Pair())
-	relay(c, &Config{Exe: must(Sealed()), Child: theirs}, parent)
+	relay(c, &Config{Exe: must(Sealed(new(Config))), Child: theirs}, parent)
 }

@@ -460,7 +460,7 @@ func inherit(c *Conn) {
 		return to
 	}
 	c = FromFD(move(c.fd, 150))
-	exe := move(int(must(Sealed()).Fd()), 151)
+	exe := move(int(must(Sealed(new(Config))).Fd()), 151)
 	parent, theirs := must2(Pair())
 	parent, theirs = FromFD(move(parent.fd, 152)), FromFD(move(theirs.fd, 153))
 	unix.CloseRange(3, 149, 0)
@@ -559,7 +559,7 @@ func waitPID(pid int, ws *syscall.WaitStatus) error {
 func grandchild(c *Conn) {
 	flags, _ := strconv.ParseUint(os.Args[2], 0, 64)
 	parent, theirs := must2(Pair())
-	p := must(Spawn(&Config{New: uintptr(flags), Cgroup: -1, Exe: must(Sealed()), Args: []string{"probe", "report"}, Child: theirs}))
+	p := must(Spawn(&Config{New: uintptr(flags), Cgroup: -1, Exe: must(Sealed(new(Config))), Args: []string{"probe", "report"}, Child: theirs}))
 	if os.Args[3] == "late" {
 		parent.Recv(soon())
 	}
@@ -616,7 +616,7 @@ func TestGateEOF(t *testing.T) {
 			parent, theirs := must2(Pair())
 			c := config(allNew)
 			c.TimeOffsets = offsets
-			exe := must(Sealed())
+			exe := must(Sealed(new(Config)))
 			c.Exe, c.Args, c.Child, c.Cgroup = exe, []string{"probe", "report"}, theirs, -1
 			h, boot := must2(prepare(c))
 			p := must(h.start())

@@ -75,7 +75,7 @@ func (c *creation) spawn() (err error) {
 // launch starts our own program as the child that s describes, and returns our end of
 // the conversation with it.
 func launch(s *namespaces.Config) (proc *namespaces.Process, conn *namespaces.Conn, err error) {
-	exe, err := namespaces.Sealed()
+	exe, err := namespaces.Sealed(s)
 	if err != nil {
 		return nil, nil, err
 	}
