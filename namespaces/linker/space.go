@@ -328,7 +328,11 @@ func (s *space) give(index int, a namespaces.Address) error {
 	} else if a.Bits < 31 {
 		parts = append(parts, nl.NewRtAttr(unix.IFA_BROADCAST, a.Last()))
 	}
-	return s.add(index, address{IfAddrmsg: m, attrs: parts})
+	err := s.add(index, address{IfAddrmsg: m, attrs: parts})
+	if !a.Is4() && errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("IPv6 is disabled on this device: %w", unix.EACCES) // an older kernel does not say so
+	}
+	return err
 }
 
 // route adds a route through a gateway on the link or, without one, to the link itself.
