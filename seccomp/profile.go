@@ -123,12 +123,12 @@ func contains[T comparable](list []T, v T) bool {
 }
 
 // errnoLimit is the largest value errnoRet may have with an action, -1 where it
-// has no meaning: the kernel cuts errno values to MAX_ERRNO, and the message for
+// has no meaning: libseccomp takes errno values below MAX_ERRNO, and the message for
 // a tracer to 16 bits.
 func errnoLimit(a specs.LinuxSeccompAction) int {
 	switch a {
 	case specs.ActErrno:
-		return 4095
+		return 4094
 	case specs.ActTrace:
 		return 0xffff
 	}

@@ -28,8 +28,8 @@ func TestCheck(t *testing.T) {
 		{"notify by default", &specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, []string{"/defaultAction: SCMP_ACT_NOTIFY cannot be the default"}},
 		{"default errno", &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: num(0)}, nil},
 		{"default errno of kill", &specs.LinuxSeccomp{DefaultAction: specs.ActKill, DefaultErrnoRet: num(1)}, []string{"/defaultErrnoRet: SCMP_ACT_KILL returns no errno"}},
-		{"largest errno", &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: num(4095)}, nil},
-		{"errno too large", &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: num(4096)}, []string{"/defaultErrnoRet: 4096 is above 4095"}},
+		{"largest errno", &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: num(4094)}, nil},
+		{"errno too large", &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: num(4095)}, []string{"/defaultErrnoRet: 4095 is above 4094"}},
 		{"largest message", &specs.LinuxSeccomp{DefaultAction: specs.ActTrace, DefaultErrnoRet: num(65535)}, nil},
 		{"message too large", &specs.LinuxSeccomp{DefaultAction: specs.ActTrace, DefaultErrnoRet: num(65536)}, []string{"/defaultErrnoRet: 65536 is above 65535"}},
 		{
