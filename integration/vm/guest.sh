@@ -53,7 +53,8 @@ if [ $$ = 1 ]; then
 	furnish
 fi
 sed 's/[^ ]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
-modprobe -aq bfq loop brd zram overlay fuse dummy veth rdma_rxe
+modprobe -aq bfq loop brd zram overlay fuse tun dummy veth rdma_rxe
+chmod 666 /dev/fuse /dev/net/tun # which is udev's part
 [ ! -e /sys/module/rdma_rxe ] || rdma link add rxe0 type rxe netdev lo
 mkswap -q /dev/vdg && swapon /dev/vdg
 
