@@ -56,7 +56,7 @@ vms() {
 	in_vm bookworm -cover
 	in_vm bookworm -lsm selinux -run 'TestScript/proc_selinux' ./integration
 	in_vm sid:amd64 ./cgroups
-	in_vm sid:amd64 -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|proc_apparmor|proc_cpuset|ps|report|state|update)' ./integration
+	in_vm sid:amd64 -run 'TestLimit|TestFault|TestScript/(cgroup|delete|dev|events|limits|lifecycle|mount_cgroup|pause|proc_apparmor|proc_cpuset|ps|report|sandbox|state|update)' ./integration
 	validation
 	in_vm sid -systemd -run 'Real|Systemd|TestLimit' ./cgroups/systemd ./integration
 }
