@@ -73,7 +73,7 @@ type File struct {
 }
 
 // FilePath is where a file will be.
-func (r *Runtime) FilePath(id, name string) string { return r.Root + "/" + id + "/" + name }
+func (r *Runtime) FilePath(id, name string) string { return r.stateDir(id) + "/" + name }
 
 // Create makes a container from the bundle and leaves its init parked, waiting for
 // Start. It returns an *Error whose Field names the config field to blame; a failed
@@ -271,10 +271,7 @@ func (c *creation) make(start bool) (err error) {
 	if err = c.intend(); err != nil {
 		return err
 	}
-	if err = cmp.Or(c.writeEtc(), c.makeNotify()); err != nil {
-		return err
-	}
-	if err = c.writeFiles(); err != nil {
+	if err = cmp.Or(c.writeFiles(), c.writeEtc(), c.makeNotify()); err != nil {
 		return err
 	}
 	if err = c.startLinks(); err != nil {
@@ -329,10 +326,9 @@ func (c *creation) intend() error {
 // writeFiles: the directory is the caller's alone, so that their names need no care.
 func (c *creation) writeFiles() error {
 	for _, f := range c.o.Files {
-		path := c.FilePath(c.entry.id, f.Name)
 		fd, err := openat(c.entry.fd, f.Name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o400)
 		if err != nil {
-			return &os.PathError{Op: "make", Path: path, Err: err}
+			return c.entry.pathError("make", f.Name, err)
 		}
 		err = writeAll(fd, f.Data)
 		if err == nil && f.UID != os.Geteuid() {
@@ -340,7 +336,7 @@ func (c *creation) writeFiles() error {
 		}
 		_ = unix.Close(fd)
 		if err != nil {
-			return &os.PathError{Op: "write", Path: path, Err: err}
+			return c.entry.pathError("write", f.Name, err)
 		}
 	}
 	return nil

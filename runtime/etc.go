@@ -198,7 +198,7 @@ func (e *entry) writeText(name, text string) error {
 		err = cmp.Or(unix.Fchmod(fd, 0o644), writeAll(fd, []byte(text)), unix.Close(fd))
 	}
 	if err != nil {
-		return &fs.PathError{Op: "write", Path: e.root + "/" + e.id + "/" + name, Err: err}
+		return e.pathError("write", name, err)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package runtime
 import (
 	"encoding/json/jsontext"
 	"fmt"
-	"io/fs"
 
 	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -63,13 +62,9 @@ func (c *creation) keep() error {
 	}
 	err := replaceFile(c.entry.fd, keptFile, k.encode(), 0o600, false)
 	if err != nil {
-		return c.entry.keptError("write", err)
+		return c.entry.pathError("write", keptFile, err)
 	}
 	return nil
-}
-
-func (e *entry) keptError(op string, err error) error {
-	return &fs.PathError{Op: op, Path: e.root + "/" + e.id + "/" + keptFile, Err: err}
 }
 
 func (k *kept) encode() []byte {
@@ -140,17 +135,17 @@ func decodeKept(b []byte) (*kept, error) {
 func (e *entry) kept() (*kept, error) {
 	fd, err := openat(e.fd, keptFile, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, e.keptError("open", err)
+		return nil, e.pathError("open", keptFile, err)
 	}
 	defer unix.Close(fd)
 	b, err := readAll(fd, maxKept)
 	if err != nil {
-		return nil, e.keptError("read", err)
+		return nil, e.pathError("read", keptFile, err)
 	}
 	k, err := decodeKept(b)
 	if err != nil {
 		return nil, &Error{
-			Err:  e.keptError("parse", err),
+			Err:  e.pathError("parse", keptFile, err),
 			Hint: "delete the container and create it again, or use the husk that created it",
 		}
 	}

@@ -65,7 +65,7 @@ func (c *creation) makeNotify() error {
 		err = unix.Fchmodat(c.entry.fd, notifyDir, 0o755, 0) // whatever the caller's umask is
 	}
 	if err != nil {
-		return c.entry.pathError("mkdir "+notifyDir, err)
+		return c.entry.pathError("mkdir", notifyDir, err)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (e *entry) notifier() (*notifier, error) {
 	}
 	if err != nil {
 		n.close()
-		return n, e.pathError("listen on "+notifyDir+"/"+notifySock, err)
+		return n, e.pathError("listen", notifyDir+"/"+notifySock, err)
 	}
 	return n, nil
 }

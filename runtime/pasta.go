@@ -3,7 +3,6 @@ package runtime
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,7 +72,7 @@ func (c *creation) awaitPasta() error {
 func (e *entry) pasta() (p process, err error) {
 	text, err := readSmall("/proc/self/fd/" + strconv.Itoa(e.fd) + "/" + pastaFile)
 	if err != nil {
-		return p, &fs.PathError{Op: "read", Path: e.root + "/" + e.id + "/" + pastaFile, Err: err}
+		return p, e.pathError("read", pastaFile, err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {

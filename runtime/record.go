@@ -60,12 +60,12 @@ func (e *entry) read() (*record, error) {
 		return nil, ErrNotExist
 	}
 	if err != nil {
-		return nil, e.pathError("open", err)
+		return nil, e.pathError("open", stateFile, err)
 	}
 	defer unix.Close(fd)
 	b, err := readAll(fd, maxRecord)
 	if err != nil {
-		return nil, e.pathError("read", err)
+		return nil, e.pathError("read", stateFile, err)
 	}
 	rec, err := decodeRecord(b)
 	if err == nil && (rec.Version != recordVersion || rec.ID != e.id) {
@@ -73,7 +73,7 @@ func (e *entry) read() (*record, error) {
 	}
 	if err != nil {
 		return nil, &Error{
-			Err:  e.pathError("parse", err),
+			Err:  e.pathError("parse", stateFile, err),
 			Hint: "if nothing of the container is left, remove " + e.root + "/" + e.id + " by hand",
 		}
 	}
@@ -83,13 +83,14 @@ func (e *entry) read() (*record, error) {
 // write replaces the record so that a reader, or a crash, sees the old one or the new one.
 func (e *entry) write(rec *record) error {
 	if err := replaceFile(e.fd, stateFile, rec.encode(), 0o600, true); err != nil {
-		return e.pathError("write", err)
+		return e.pathError("write", stateFile, err)
 	}
 	return nil
 }
 
-func (e *entry) pathError(op string, err error) error {
-	return &fs.PathError{Op: op, Path: e.root + "/" + e.id + "/" + stateFile, Err: err}
+// pathError is about a file in the container's directory.
+func (e *entry) pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: e.root + "/" + e.id + "/" + name, Err: err}
 }
 
 // decodeRecord reads by a table of fields, as config.json is read and for the same

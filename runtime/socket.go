@@ -19,7 +19,7 @@ func (e *entry) initLock() (int, error) {
 		err = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 	}
 	if err != nil {
-		return -1, &fs.PathError{Op: "lock", Path: e.root + "/" + e.id + "/" + lockFile, Err: err}
+		return -1, e.pathError("lock", lockFile, err)
 	}
 	return fd, nil
 }
@@ -57,7 +57,7 @@ func (e *entry) listen() (int, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, &fs.PathError{Op: "listen", Path: e.root + "/" + e.id + "/" + startSock, Err: err}
+		return -1, e.pathError("listen", startSock, err)
 	}
 	return fd, nil
 }
@@ -74,7 +74,7 @@ func (e *entry) dial() (int, error) {
 	err = retryErr(func() error { return unix.Connect(fd, e.sockaddr()) })
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, &fs.PathError{Op: "connect", Path: e.root + "/" + e.id + "/" + startSock, Err: err}
+		return -1, e.pathError("connect", startSock, err)
 	}
 	return fd, nil
 }

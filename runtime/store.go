@@ -298,7 +298,7 @@ func (e *entry) remove() error {
 			err = e.removeNotify()
 		}
 		if err != nil && err != unix.ENOENT {
-			return &fs.PathError{Op: "remove", Path: e.root + "/" + e.id + "/" + name, Err: err}
+			return e.pathError("remove", name, err)
 		}
 	}
 	err = unlinkat(e.rootFD, e.id, unix.AT_REMOVEDIR)
