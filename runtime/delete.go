@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -131,11 +132,8 @@ func (r *Runtime) delete(id string, force bool) error {
 // lock. It can be repeated from any point at which it was interrupted.
 func (r *Runtime) destroy(e *entry, rec *record) error {
 	links := r.startRemoval(rec)
-	err := r.endProcesses(rec, links)
-	if e := links.end(); err == nil {
-		err = e
-	}
-	if err != nil {
+	// The helper ends also if the processes cannot be ended.
+	if err := cmp.Or(r.endProcesses(rec, links), links.end()); err != nil {
 		return err
 	}
 	if err := rec.endPasta(e); err != nil {

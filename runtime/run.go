@@ -27,11 +27,11 @@ type RunOptions struct {
 }
 
 // Run creates and starts a container and, unless detached, waits for its process,
-// forwards signals to it, and deletes the container. With NOTIFY_SOCKET in its environment
-// it tells the service manager when the process is ready, see [Runtime.Start]. Signals that come before it runs wait
-// for it; one that is to end it ends a start that takes long. Run returns the process's exit
-// status, 128+n if signal n killed it. If then only the report cannot be written, the
-// error has that status as its Exit.
+// forwards signals to it, and deletes the container. Signals that come before it runs
+// wait for it; one that is to end it ends a start that takes long. With NOTIFY_SOCKET in
+// its environment Run tells the service manager when the process is ready, see
+// [Runtime.Start]. It returns the process's exit status, 128+n if signal n killed it. If
+// then only the report cannot be written, the error has that status as its Exit.
 func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
 	rep, err := newReporter(id, o)
 	if err != nil {

@@ -45,19 +45,17 @@ func catchSignals() *signals {
 
 // interrupted reports a signal that is to end the process, which does not run yet.
 func (s *signals) interrupted() error {
-	for s != nil {
-		select {
-		case got := <-s.caught:
-			s.held = append(s.held, got)
-			continue
-		default:
+	if s == nil {
+		return nil
+	}
+	for len(s.caught) > 0 { // nobody else receives yet
+		s.held = append(s.held, <-s.caught)
+	}
+	for _, held := range s.held {
+		if slices.Contains(terminating, held) {
+			n := held.(syscall.Signal)
+			return &Error{Err: fmt.Errorf("given up before the process ran: %s", n), Exit: 128 + int(n)}
 		}
-		k := slices.IndexFunc(s.held, func(held os.Signal) bool { return slices.Contains(terminating, held) })
-		if k < 0 {
-			break
-		}
-		n := s.held[k].(syscall.Signal)
-		return &Error{Err: fmt.Errorf("given up before the process ran: %s", n), Exit: 128 + int(n)}
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ const startPatience = 10 * time.Second
 // Start executes the process of a created container and returns when its execve has
 // succeeded, or failed: then the error tells why, and its Exit is 126 or 127. OCI
 // runtime-spec, runtime.md, "Start".
+//
 // With NOTIFY_SOCKET in its environment it returns when the process has said that it is
 // ready, see sd_notify(3), or has ended.
 func (r *Runtime) Start(id string) error { return wrap("start", id, r.start(id)) }
