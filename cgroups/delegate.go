@@ -21,7 +21,6 @@ func (g *Group) Delegate(uid int) error {
 		err := kernfs.Retry(func() error {
 			return unix.Fchownat(g.fd, name, uid, -1, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 		})
-
 		// The list names files of all kernels and controllers.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return &fs.PathError{Op: "delegate cgroup", Path: g.path + "/" + name, Err: err}

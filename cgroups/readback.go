@@ -35,12 +35,11 @@ func (g *Group) limitFiles() ([]string, error) {
 		return nil, err
 	}
 	defer kernfs.Close(dir)
-	return kernfs.List(dir, func(kind byte, name []byte) bool {
-			_, ok := initially(string(name))
-			return ok && kind == unix.DT_REG
-		}),
-
-		nil
+	files := kernfs.List(dir, func(kind byte, name []byte) bool {
+		_, ok := initially(string(name))
+		return ok && kind == unix.DT_REG
+	})
+	return files, nil
 }
 
 // initially is what a limit file has in a new group; ok is false for other files.

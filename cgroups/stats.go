@@ -333,9 +333,8 @@ func hugetlbSizes(group int) []string {
 	sizes := kernfs.List(dir, func(_ byte, name []byte) bool {
 		size, ok := strings.CutPrefix(string(name), "hugetlb.")
 		size, current := strings.CutSuffix(size, ".current")
-		return ok && current && !strings.Contains(size, ".")
+		return ok && current && !strings.Contains(size, ".") // "2MB.rsvd"
 	})
-
 	for i := range sizes {
 		sizes[i] = strings.TrimSuffix(strings.TrimPrefix(sizes[i], "hugetlb."), ".current")
 	}
