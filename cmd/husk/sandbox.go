@@ -59,7 +59,7 @@ func (a *app) sandbox(job *sandbox.Job) (int, error) {
 		a.root = filepath.Join(os.TempDir(), "husk-"+strconv.Itoa(os.Geteuid()))
 	}
 	var take func(*os.File) error
-	status, err := a.onTerminal(&take, func() (int, error) {
+	return a.onTerminal(&take, func() (int, error) {
 		terminal := take
 		if job.Spec.Process.Terminal = job.Interactive() && onTerminals(0, 1, 2); !job.Spec.Process.Terminal {
 			terminal = nil
@@ -76,5 +76,4 @@ func (a *app) sandbox(job *sandbox.Job) (int, error) {
 		}
 		return res.Status, nil
 	})
-	return status, err
 }

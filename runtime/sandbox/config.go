@@ -36,7 +36,7 @@ func (o *Options) ReadConfig(flags *flag.FlagSet, file string) error {
 		return nil
 	}
 	if err != nil {
-		return bad("config", "", "%w", err)
+		return bad("config", "name a file of lines KEY = VALUE; the workspace's own may be removed", "%w", err)
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })

@@ -17,8 +17,12 @@
 //	config.go   the configuration file
 //	spec.go     the config.json
 //	host.go     the host's own root, and what of it is hidden
+//	image.go    the root and the command of an image
 //	mounts.go   workspace, binds, tmpfs
+//	env.go      variables
+//	secrets.go  files that only the job can read
 //	limits.go   limits, and what can be done without them
 //	run.go      from beginning to end
 //	watch.go    limits on time and output
+//	report.go   how it ended, for programs and for people
 package sandbox

@@ -3,11 +3,8 @@ package sandbox
 import (
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // Kept are the variables of the caller that a job has too. Whatever else there is may be
 // a password.
@@ -37,7 +34,7 @@ func (b *builder) environment() error {
 	for _, file := range b.o.EnvFile {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return bad("env-file", "", "%w", err)
+			return bad("env-file", "name a file of lines NAME=VALUE", "%w", err)
 		}
 		for line := range strings.Lines(string(text)) {
 			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
@@ -61,8 +58,8 @@ func (b *builder) environment() error {
 // setVariable appends one, of which the last counts. A name alone means the caller's.
 func setVariable(env []string, flag, text string) ([]string, error) {
 	name, _, given := strings.Cut(text, "=")
-	if name == "" || strings.ContainsAny(text, "\x00") {
-		return nil, bad(flag, "", "%q is not NAME=VALUE", name)
+	if name == "" || strings.Contains(text, "\x00") {
+		return nil, bad(flag, "write NAME=VALUE, or NAME for the caller's value", "%q is not the name of a variable", name)
 	}
 	if !given {
 		value, ok := os.LookupEnv(name)

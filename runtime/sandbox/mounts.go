@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,14 +22,14 @@ func parseBind(flag, text string) (bind, error) {
 	part := strings.SplitN(text, ":", 3)
 	source, err := filepath.Abs(part[0])
 	if err != nil || part[0] == "" {
-		return bind{}, bad(flag, "", "%q is not SRC[:DST[:OPTIONS]]", text)
+		return bind{}, bad(flag, "write it as in /srv/data:/data:ro", "%q is not SRC[:DST[:OPTIONS]]", text)
 	}
 	b := bind{flag: flag, source: source, target: source}
 	if len(part) > 1 && part[1] != "" {
 		b.target = filepath.Clean(part[1])
 	}
 	if !filepath.IsAbs(b.target) || b.target == "/" {
-		return b, bad(flag, "", "%s is not an absolute path below /", b.target)
+		return b, bad(flag, "write where in the job, as in /data", "%s is not an absolute path below /", b.target)
 	}
 	if len(part) == 3 {
 		for word := range strings.SplitSeq(part[2], ",") {
@@ -58,7 +59,7 @@ func (b *builder) binds() (list []bind, err error) {
 				return nil, err
 			}
 			if slices.ContainsFunc(list, func(o bind) bool { return o.target == m.target }) {
-				return nil, bad(kind.flag, "", "%s is given twice", m.target)
+				return nil, bad(kind.flag, "leave out one of them", "%s is given twice", m.target)
 			}
 			list = append(list, m)
 		}
@@ -107,7 +108,7 @@ func (b *builder) mounts() error {
 		target, size, sized := strings.Cut(text, ":")
 		n := b.o.Size
 		if !filepath.IsAbs(target) || sized && n.Set(size) != nil {
-			return bad("tmpfs", "", "%q is not DST[:SIZE]", text)
+			return bad("tmpfs", "write it as in /scratch:64M", "%q is not DST[:SIZE]", text)
 		}
 		b.tmpfs(target, "mode=700", sizeOption(n), b.owner())
 	}
@@ -127,7 +128,7 @@ func (b *builder) tmpfs(on string, options ...string) {
 
 // owner makes a tmpfs the job's own.
 func (b *builder) owner() string {
-	return "uid=" + itoa(int(b.inner)) + ",gid=" + itoa(int(b.innerGID))
+	return fmt.Sprintf("uid=%d,gid=%d", b.inner, b.innerGID)
 }
 
 // bindMount shows a path. Where the caller is root the job is somebody else, who gets the

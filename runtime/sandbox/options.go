@@ -17,7 +17,7 @@ type Options struct {
 	Store    string      // where images are unpacked
 	Unpacker io.ReaderAt // what reads them
 	Rootfs   string      // directory with a root file system, "": the host's own
-	Size     bytes       // of the scratch
+	Size     Bytes       // of the scratch, 0: DefaultSize
 	Show     []string    // hidden paths of the host that are not to be hidden
 
 	Workspace string   // directory, "": the current one
@@ -26,11 +26,11 @@ type Options struct {
 	Caches    []string // the same, made if it is missing
 	Tmpfs     []string // DST[:SIZE]
 
-	Memory, Swap, IO bytes
+	Memory, Swap, IO Bytes
 	CPUs             float64
 	Pids, Nofile     uint64
 	Timeout, Idle    time.Duration
-	Output           bytes
+	Output           Bytes
 	BestEffort       bool
 
 	Net     string   // "none", "host", "veth[:WORDS]", "pasta[:WORDS]"
@@ -46,22 +46,24 @@ type Options struct {
 	Secrets []string // NAME=FILE or NAME=env:VARIABLE
 }
 
-// A bytes is a number of them, written with K, M, G or T for powers of 1024.
-type bytes int64
+// DefaultSize is that of the scratch.
+const DefaultSize = 1 << 30
 
-func (b *bytes) String() string { return b.text() }
+// Bytes is a size, written with K, M, G or T for powers of 1024.
+type Bytes int64
 
-func (b bytes) text() string {
+// String writes it with the largest unit of which it is a multiple.
+func (b Bytes) String() string {
 	for i, unit := range [...]string{"T", "G", "M", "K"} {
-		if n := bytes(1) << (40 - 10*i); b >= n && b%n == 0 {
+		if n := Bytes(1) << (40 - 10*i); b >= n && b%n == 0 {
 			return strconv.FormatInt(int64(b/n), 10) + unit
 		}
 	}
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Set reads one.
-func (b *bytes) Set(s string) error {
+// Set reads one, as flag.Value has it.
+func (b *Bytes) Set(s string) error {
 	number, shift := strings.TrimSuffix(strings.ToUpper(s), "B"), 0
 	if n := len(number); n > 0 {
 		if i := strings.IndexByte("KMGT", number[n-1]); i >= 0 {
@@ -72,7 +74,7 @@ func (b *bytes) Set(s string) error {
 	if err != nil || n <= 0 || n > (1<<62)>>shift {
 		return fmt.Errorf("%q is not a number of bytes, as in 512M", s)
 	}
-	*b = bytes(n << shift)
+	*b = Bytes(n << shift)
 	return nil
 }
 
@@ -84,7 +86,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Rootfs, "rootfs", "", "`directory` that the job sees as /, never written to, instead of the host's own root")
 	fs.StringVar(&o.Image, "image", "", "image that the job sees as /, `PATH[:NAME]` of an OCI layout directory, an archive of one, or what docker save writes")
 	fs.StringVar(&o.Store, "store", "", "`directory` in which images are unpacked, once (default /var/cache/husk/images, an ordinary user's ~/.cache/husk/images)")
-	o.Size = 1 << 30
+	o.Size = DefaultSize
 	fs.Var(&o.Size, "size", "`bytes` that the job may write outside of the workspace, all of which is thrown away (default 1G)")
 	list(&o.Show, "show", "do not hide this `path` of the host")
 	fs.StringVar(&o.Workspace, "workspace", "", "`directory` that the job may write to and begins in (default the current one)")

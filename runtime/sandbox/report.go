@@ -10,9 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/huskrun/husk/runtime"
+	"golang.org/x/sys/unix"
 )
 
 // report is what --report writes.
@@ -44,7 +43,11 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 		return nil
 	}
 	defer to.Close()
-	r := report{j.o.Args, j.root(), res.Status, res.Reason, append([]string{}, j.Loose...), append([]string{}, j.LeftOut...), res.Report}
+	r := report{
+		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, Reason: res.Reason,
+		Loose: append([]string{}, j.Loose...), LeftOut: append([]string{}, j.LeftOut...), // [], not null
+		Used: res.Report,
+	}
 	if failure != nil {
 		r.Reason = failure.Error()
 	}
@@ -53,7 +56,7 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 		_, err = to.Write(append(text, '\n'))
 	}
 	if err != nil {
-		return bad("report", "", "%w", err)
+		return bad("report", "name a file on a disk with free space", "%w", err)
 	}
 	return nil
 }
@@ -78,7 +81,7 @@ func (j *Job) Summary(to io.Writer, res *Result) error {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(w, "sandbox\t%s\t%s\n", what, fmt.Sprintf(format, args...))
 	}
-	line("command", "%s", strings.Join(j.o.Args, " "))
+	line("command", "%s", strings.Join(j.Spec.Process.Args, " "))
 	line("status", "%s", strings.TrimSpace(strconv.Itoa(res.Status)+" "+res.Reason))
 	line("wall", "%v", res.Wall.Round(time.Millisecond))
 	if s := res.Stats; s != nil {
@@ -86,7 +89,7 @@ func (j *Job) Summary(to io.Writer, res *Result) error {
 			line("cpu", "%v, %v in the kernel, %v throttled", usec(c.UsageUsec), usec(c.SystemUsec), usec(c.ThrottledUsec))
 		}
 		if m := s.Memory; m != nil && m.Peak != nil {
-			line("memory", "%s at most, %d killed", bytes(*m.Peak>>10<<10).text(), m.Events.OOMKill)
+			line("memory", "%s at most, %d killed", Bytes(*m.Peak>>10<<10), m.Events.OOMKill)
 		}
 		if p := s.Pids; p != nil && p.Peak != nil {
 			line("pids", "%d at most", *p.Peak)
@@ -96,7 +99,7 @@ func (j *Job) Summary(to io.Writer, res *Result) error {
 			for _, d := range s.IO.Devices {
 				read, written = read+d.ReadBytes, written+d.WriteBytes
 			}
-			line("io", "%s read, %s written", bytes(read).text(), bytes(written).text())
+			line("io", "%s read, %s written", Bytes(read), Bytes(written))
 		}
 	}
 	for _, text := range j.Loose {

@@ -56,7 +56,7 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 	id := prefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	for _, dir := range j.caches {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return res, bad("cache", "", "%w", err)
+			return res, bad("cache", "name a directory that can be made", "%w", err)
 		}
 	}
 	o := runtime.RunOptions{Tied: true, Ended: func(rep *runtime.Report) { res.Report = rep }}
@@ -93,10 +93,10 @@ func (j *Job) judge(res *Result) *Result {
 	}
 	limit, peak := "a memory limit above the job's", ""
 	if s.Memory.Limit != math.MaxUint64 {
-		limit = "the memory limit of " + bytes(s.Memory.Limit).text()
+		limit = "the memory limit of " + Bytes(s.Memory.Limit).String()
 	}
 	if s.Memory.Peak != nil {
-		peak = fmt.Sprintf("; the peak was %s", bytes(*s.Memory.Peak).text())
+		peak = fmt.Sprintf("; the peak was %s", Bytes(*s.Memory.Peak))
 	}
 	res.Reason = "killed by " + limit + peak
 	return res

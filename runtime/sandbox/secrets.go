@@ -25,25 +25,25 @@ func (b *builder) readSecrets() error {
 	for _, text := range b.o.Secrets {
 		name, from, ok := strings.Cut(text, "=")
 		if !ok || name == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name) > 200 {
-			return bad("secret", "", "%q is not NAME=FILE or NAME=env:VARIABLE", name)
+			return bad("secret", "write it as in token=./token or token=env:TOKEN", "%q is not NAME=FILE or NAME=env:VARIABLE", name)
 		}
 		s := secret{name: name}
 		if variable, isVariable := strings.CutPrefix(from, "env:"); isVariable {
 			value, set := os.LookupEnv(variable)
 			if !set {
-				return bad("secret", "", "the variable %s is not set", variable)
+				return bad("secret", "set it, or leave out the secret", "the variable %s is not set", variable)
 			}
 			s.data = []byte(value)
 		} else {
 			st, err := os.Stat(from)
 			if err == nil && (!st.Mode().IsRegular() || st.Size() > maxSecret) {
-				return bad("secret", "", "%s is not a file of at most 1 MiB", from)
+				return bad("secret", "show a larger file by --bind", "%s is not a file of at most 1 MiB", from)
 			}
 			if err == nil {
 				s.data, err = os.ReadFile(from)
 			}
 			if err != nil {
-				return bad("secret", "", "%w", err)
+				return bad("secret", "name a file that can be read", "%w", err)
 			}
 		}
 		b.secrets = append(b.secrets, s)

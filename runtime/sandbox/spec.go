@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	jsonv1 "encoding/json"
 	"encoding/json/v2"
 	"fmt"
@@ -49,7 +50,9 @@ type builder struct {
 
 // New compiles a job. It looks at the host, and changes nothing.
 func New(o *Options) (*Job, error) {
-	b := &builder{Job: Job{o: o}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
+	options := *o
+	options.Size = cmp.Or(o.Size, DefaultSize)
+	b := &builder{Job: Job{o: &options}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
 	b.Spec = b.spec
 	for _, step := range []func() error{
 		b.ids, b.findWorkspace, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment,
@@ -213,4 +216,4 @@ func (b *builder) rights() error {
 // mount appends one.
 func (b *builder) mount(m specs.Mount) { b.spec.Mounts = append(b.spec.Mounts, m) }
 
-func sizeOption(n bytes) string { return fmt.Sprintf("size=%d", int64(n)) }
+func sizeOption(n Bytes) string { return fmt.Sprintf("size=%d", int64(n)) }

@@ -105,7 +105,7 @@ func (w *watch) passed(n int) int {
 	if limit == 0 || over <= 0 {
 		return n
 	}
-	w.stop("output-limit", "it has written more than "+w.o.Output.text())
+	w.stop("output-limit", "it has written more than "+w.o.Output.String())
 	return max(0, n-int(over))
 }
 
