@@ -38,9 +38,9 @@ func manual(b *strings.Builder) {
 		}
 		said[text] = true
 	}
-	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.BR run ,\n.B exec\nand\n.BR \"seccomp record\" ,\n" +
+	b.WriteString(".SH EXIT STATUS\nThat of the process for\n.BR run ,\n.BR exec ,\n.B sandbox\nand\n.BR \"seccomp record\" ,\n" +
 		"128 and the number of the signal that killed it; 127 when there is no such program, 126 when it cannot be executed, " +
-		"255 when exec fails otherwise. 1 for other errors, 3 for an unknown command.\n")
+		"255 when exec fails otherwise, 124 when sandbox has ended a job for its time or output, 125 when it fails otherwise. 1 for other errors, 3 for an unknown command.\n")
 }
 
 func manualFlags(b *strings.Builder, fs *flag.FlagSet) {
