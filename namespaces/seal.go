@@ -142,9 +142,9 @@ func sameExecutable(fd int) error {
 
 var errOurs = errors.New("the child could change the executable")
 
-// strangers returns the executable as it is, if nobody in the child's new user namespace
-// can get the right to write to it, whatever capabilities he has there: these hold for
-// files of users that it has.
+// strangers returns the executable as it is, if no process in the child's new user
+// namespace can get the right to write to it: capabilities there hold only for files
+// whose owner is mapped, and for others the mode decides.
 func (c *Config) strangers() (*Executable, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(selfExe, unix.O_PATH|unix.O_CLOEXEC, 0) })
 	if err != nil {
@@ -161,7 +161,8 @@ func (c *Config) strangers() (*Executable, error) {
 	switch {
 	case err != nil:
 	case c.New&unix.CLONE_NEWUSER == 0, len(c.UIDMaps) == 0, ours, st.Mode&0o022 != 0,
-		slices.Contains([]int{real, effective, saved}, int(st.Uid)), fs.Type == unix.FUSE_SUPER_MAGIC: // whose server may be the user's
+		slices.Contains([]int{real, effective, saved}, int(st.Uid)),
+		fs.Type == unix.FUSE_SUPER_MAGIC: // its server may be the user's own
 		err = errOurs
 	default:
 		return e, nil

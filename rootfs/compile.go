@@ -28,6 +28,7 @@ type Options struct {
 	// namespace counts as its own.
 	Shared []specs.LinuxNamespace
 
+	// Files are husk's own, mounted after the mounts of the config.
 	Files []File
 }
 

@@ -1,6 +1,7 @@
 // Command linker changes network links, and what the host's packet filter does for them,
-// for package namespaces: see [namespaces.Links], whose other end it is. It is embedded in husk, and executed, with
-// the conversation as descriptor 3, only for containers that need it.
+// for package namespaces: see [namespaces.Links], whose other end it is. It is embedded in
+// husk, and executed, with the conversation as descriptor 3, only for containers that
+// need it.
 package main
 
 import (

@@ -48,8 +48,8 @@ func isOn(file string) bool {
 	return err == nil && !bytes.HasPrefix(b, []byte{'0'})
 }
 
-// set writes a sysctl, if it has another value: some have effects also if it is the same.
-func set(file string) error {
+// enable sets a sysctl to 1, if it is off: some have effects also if they are on already.
+func enable(file string) error {
 	if isOn(file) {
 		return nil
 	}
@@ -68,11 +68,10 @@ func vacant(p namespaces.Port) error {
 	if p.Protocol == unix.IPPROTO_UDP {
 		kind = unix.SOCK_DGRAM
 	}
-	for _, to := range []unix.Sockaddr{&unix.SockaddrInet4{Port: int(p.Host)}, &unix.SockaddrInet6{Port: int(p.Host)}} {
-		family := unix.AF_INET
-		if _, is6 := to.(*unix.SockaddrInet6); is6 {
-			family = unix.AF_INET6
-		}
+	for family, to := range map[int]unix.Sockaddr{
+		unix.AF_INET:  &unix.SockaddrInet4{Port: int(p.Host)},
+		unix.AF_INET6: &unix.SockaddrInet6{Port: int(p.Host)},
+	} {
 		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			continue // there is no such family
@@ -134,7 +133,7 @@ func (l *linker) vacate(p *pair) error {
 func (l *linker) reachable(p *pair, device int) error {
 	if p.Forwarding {
 		for _, file := range p.forwarding() {
-			if err := set(file); err != nil {
+			if err := enable(file); err != nil {
 				return fmt.Errorf("forwarding: %w", err)
 			}
 		}
@@ -165,5 +164,5 @@ func (l *linker) loopback(p *pair, device *netlink.LinkAttrs) error {
 	if device.Group != group || !p.has(true) {
 		return nil
 	}
-	return set(sysctl + "ipv4/conf/" + device.Name + "/route_localnet")
+	return enable(sysctl + "ipv4/conf/" + device.Name + "/route_localnet")
 }

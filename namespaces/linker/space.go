@@ -171,14 +171,14 @@ func (s *space) up(index int) error {
 // until nobody can see the link any more, milliseconds, so several are made a group of
 // their own to go at once.
 func (s *space) deleteLinks(indexes []int) error {
+	if len(indexes) == 0 {
+		return nil
+	}
 	which := number(unix.IFLA_GROUP, dying)
 	for _, index := range indexes {
 		if _, err := s.ask(unix.RTM_NEWLINK, unix.NLM_F_ACK, byIndex(index), which); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("set the group of network device %d: %w", index, err)
 		}
-	}
-	if len(indexes) == 0 {
-		return nil
 	}
 	_, err := s.ask(unix.RTM_DELLINK, unix.NLM_F_ACK, byIndex(0), which)
 	if err != nil && !errors.Is(err, unix.ENODEV) {
