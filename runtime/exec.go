@@ -122,6 +122,9 @@ func (j *joining) open(id string) (err error) {
 		return err
 	}
 	k, err := j.entry.kept()
+	if err != nil && j.rec.status(j.entry) == specs.StateStopped {
+		return errExecStopped() // it is being deleted
+	}
 	if err != nil {
 		return err
 	}
