@@ -125,7 +125,8 @@ const AnnotationUmask = "run.husk.umask"
 // AnnotationInit, set to "true", keeps a small init as the first process of the container,
 // as docker run --init does: it executes the process as its child, passes signals on to
 // it, reaps what others orphan, and ends as it ends. Signals then do what they do
-// elsewhere, where the kernel keeps those without a handler from a first process.
+// elsewhere, where the kernel keeps those without a handler from a first process. A process
+// with CAP_SYS_PTRACE, which could take over the init, gets none.
 const AnnotationInit = "run.husk.init"
 
 // namespaceFlags is ordered as /proc/PID/ns lists are read: user last, for it changes the rights over the others.

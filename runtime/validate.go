@@ -141,8 +141,23 @@ func (v *validator) top() {
 	if value, ok := v.Annotations[AnnotationUmask]; ok && value != "inherit" {
 		v.bad(pointer("/annotations", AnnotationUmask), quote(value)+" is not a way to get the umask", "write \"inherit\", or set /process/user/umask")
 	}
-	if value, ok := v.Annotations[AnnotationInit]; ok && value != "true" {
-		v.bad(pointer("/annotations", AnnotationInit), quote(value)+" is not a way to get an init", "write \"true\", or leave it out")
+	v.init()
+}
+
+// init: the init that stays has more rights than the process, and no filter. Nobody may
+// trace it but who has the capability for that.
+func (v *validator) init() {
+	value, ok := v.Annotations[AnnotationInit]
+	field := pointer("/annotations", AnnotationInit)
+	if ok && value != "true" {
+		v.bad(field, quote(value)+" is not a way to get an init", "write \"true\", or leave it out")
+	}
+	if !ok || v.Process == nil || v.Process.Capabilities == nil {
+		return
+	}
+	c := v.Process.Capabilities
+	if capMask(slices.Concat(c.Bounding, c.Permitted, c.Inheritable))&(1<<unix.CAP_SYS_PTRACE) != 0 {
+		v.bad(field, "keeps an init that a process with CAP_SYS_PTRACE could take over", "leave out one of the two; tracing one's own processes needs no capability")
 	}
 }
 

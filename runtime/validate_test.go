@@ -153,6 +153,8 @@ func TestMessages(t *testing.T) {
 		{`{"hostname":"` + strings.Repeat("h", 65) + `"}`, `/hostname: has 65 bytes; write at most 64`},
 		{`{"annotations":{"":"x"}}`, `/annotations: has an entry without a name; name it in reverse domain notation, as in "com.example.key"`},
 		{`{"annotations":{"run.husk.umask":"022"}}`, `/annotations/run.husk.umask: "022" is not a way to get the umask; write "inherit", or set /process/user/umask`},
+		{`{"annotations":{"run.husk.init":"false"}}`, `/annotations/run.husk.init: "false" is not a way to get an init; write "true", or leave it out`},
+		{`{"annotations":{"run.husk.init":"true"},"process":{"capabilities":{"bounding":["CAP_SYS_PTRACE"]}}}`, `/annotations/run.husk.init: keeps an init that a process with CAP_SYS_PTRACE could take over; leave out one of the two; tracing one's own processes needs no capability`},
 
 		{`{"process":{"args":[]}}`, `/process/args/0: is missing; write the program to run, as in "sh"`},
 		{`{"process":{"args":null}}`, `/process/args/0: is missing; write the program to run, as in "sh"`},
