@@ -297,6 +297,32 @@ func TestNetReachOtherwise(t *testing.T) {
 	})
 }
 
+// mistake has a container take 127.0.0.1 for an address behind its gateway.
+func (s *space) mistake(own string) {
+	s.t.Helper()
+	s.ip("addr del 127.0.0.1/8 dev lo", "route add 127.0.0.0/8 via 10.88.0.1 src "+own)
+	must(s.t, s.do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0)
+	}))
+}
+
+// Nor does one that stays when the last container that publishes anything, and with it the
+// table, goes.
+func TestNetAttackLater(t *testing.T) {
+	box(t, func(t *testing.T) {
+		host := openSpace(t, "/proc/self/ns/net")
+		host.ip("link set lo up")
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		b.inhabit("c1", "bridge=husk0,address=auto,forwarding,publish=8080:80/tcp")
+		c := b.inhabit("c2", "bridge=husk0,address=auto")
+		host.serve("127.0.0.1:7")
+		c.mistake("10.88.0.3")
+		c.sees(t, "127.0.0.1:7", "")
+		b.must("delete", "-f", "c1")
+		c.sees(t, "127.0.0.1:7", "")
+	})
+}
+
 // A container that wants to reach what listens on the host's 127.0.0.1, or be taken for
 // it, does not, though the host reaches published ports from there; nor do the abstract
 // sockets of the host.
@@ -308,11 +334,7 @@ func TestNetAttack(t *testing.T) {
 		w.host.serve("127.0.0.1:7")
 		w.host.serve("10.88.0.1:8")
 		c.sees(t, "10.88.0.1:8", "10.88.0.2")
-		// To 127.0.0.1, by way of the gateway.
-		c.ip("addr del 127.0.0.1/8 dev lo", "route add 127.0.0.0/8 via 10.88.0.1 src 10.88.0.2")
-		must(t, c.do(func() error {
-			return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0)
-		}))
+		c.mistake("10.88.0.2")
 		c.sees(t, "127.0.0.1:7", "")
 		// From there: an answer would come by UDP only, and the host's log tells.
 		heard := make(chan string, 1)

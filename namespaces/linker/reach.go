@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/huskrun/husk/namespaces"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -48,16 +49,16 @@ func isOn(file string) bool {
 	return err == nil && !bytes.HasPrefix(b, []byte{'0'})
 }
 
-// enable sets a sysctl to 1, if it is off: some have effects also if they are on already.
-func enable(file string) error {
-	if isOn(file) {
+// turn switches a sysctl, if it is otherwise: some have effects also if it is the same.
+func turn(file string, on bool) error {
+	if isOn(file) == on {
 		return nil
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY, 0) // to be found, not made
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("1")
+	_, err = f.WriteString(map[bool]string{false: "0", true: "1"}[on])
 	return errors.Join(err, f.Close())
 }
 
@@ -133,7 +134,7 @@ func (l *linker) vacate(p *pair) error {
 func (l *linker) reachable(p *pair, device int) error {
 	if p.Forwarding {
 		for _, file := range p.forwarding() {
-			if err := enable(file); err != nil {
+			if err := turn(file, true); err != nil {
 				return fmt.Errorf("forwarding: %w", err)
 			}
 		}
@@ -164,5 +165,23 @@ func (l *linker) loopback(p *pair, device *netlink.LinkAttrs) error {
 	if device.Group != group || !p.has(true) {
 		return nil
 	}
-	return enable(sysctl + "ipv4/conf/" + device.Name + "/route_localnet")
+	return turn(localnet(device.Name), true)
+}
+
+func localnet(device string) string { return sysctl + "ipv4/conf/" + device + "/route_localnet" }
+
+// shut ends what loopback began before the packet filter ends to drop what is sent to such
+// addresses from behind the devices, where others may still be.
+func (f *filter) shut(devices []nftables.SetElement, links []*netlink.LinkAttrs) error {
+	for _, e := range devices {
+		ours := func(a *netlink.LinkAttrs) bool { return a.Group == group && bytes.Equal(deviceKey(a.Name), e.Key) }
+		i := slices.IndexFunc(links, ours)
+		if i < 0 {
+			continue
+		}
+		if err := turn(localnet(links[i].Name), false); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

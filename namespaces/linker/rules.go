@@ -107,6 +107,7 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 		}
 	}
 	used := false
+	var unguarded, guarded []nftables.SetElement
 	for _, s := range f.sets() {
 		all, err := f.conn.GetSetElements(s)
 		if err != nil {
@@ -118,6 +119,9 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 			}
 			return owners[e.Comment]
 		})
+		if s == f.devices {
+			unguarded, guarded = gone, all
+		}
 		used = used || s != f.devices && len(gone) < len(all)
 		if len(gone) == 0 {
 			continue
@@ -129,6 +133,10 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 	if !used {
 		f.conn.DelTable(f.table)
 		f.there = false
+		unguarded = guarded
+	}
+	if err := f.shut(unguarded, links); err != nil {
+		return err
 	}
 	return f.conn.Flush()
 }
