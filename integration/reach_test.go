@@ -376,6 +376,41 @@ func TestNetAttack(t *testing.T) {
 	})
 }
 
+// A container that says it is a router does not become the host's.
+func TestNetAdvertisement(t *testing.T) {
+	box(t, func(t *testing.T) {
+		host := openSpace(t, "/proc/self/ns/net")
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		for id, words := range map[string]string{"c1": "bridge=husk0,address=auto", "c2": "address=10.77.0.2/32,address=fd77::2/128"} {
+			c := b.inhabit(id, words)
+			c.ip("addr add fe80::1/64 dev eth0 nodad")
+			must(t, c.do(func() error {
+				conn, err := net.ListenPacket("ip6:ipv6-icmp", "fe80::1%eth0")
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				raw, _ := conn.(*net.IPConn).SyscallConn()
+				raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255) })
+				if err != nil {
+					return err
+				}
+				// Type, code, checksum, hops, flags, lifetime, two timers.
+				_, err = conn.WriteTo([]byte{134, 0, 0, 0, 64, 0, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0}, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: "eth0"})
+				return err
+			}))
+		}
+		time.Sleep(200 * time.Millisecond)
+		must(t, host.do(func() error {
+			out, err := exec.Command("ip", "-6", "route", "show", "default").CombinedOutput()
+			if len(out) > 0 {
+				t.Errorf("the host's default route: %s", out)
+			}
+			return err
+		}))
+	})
+}
+
 // What is larger than the MTU is refused where it is sent, and TCP knows better.
 func TestNetMTU(t *testing.T) {
 	box(t, func(t *testing.T) {

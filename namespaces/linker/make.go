@@ -110,6 +110,9 @@ func (l *linker) bridge(p *pair) (int, error) {
 			return 0, err
 		}
 		if b, err = l.host.link(0, p.Bridge); err == nil {
+			err = deaf(b.Name)
+		}
+		if err == nil {
 			err = l.host.up(b.Index)
 		}
 	}
@@ -205,6 +208,15 @@ func (l *linker) pair(p *pair, bridge int) error {
 		return err
 	}
 	p.there, p.host = end.Index, end.ParentIndex
+	if bridge == 0 {
+		b, err := l.host.link(p.host, "")
+		if err == nil {
+			err = deaf(b.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	parts = []nl.NetlinkRequestData{withFlags(p.host, unix.IFF_UP, unix.IFF_UP), text(unix.IFLA_IFALIAS, p.alias())}
 	if bridge != 0 && len(p.Publish) > 0 {
 		parts = append(parts, hairpin())

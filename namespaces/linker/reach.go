@@ -62,6 +62,15 @@ func turn(file string, on bool) error {
 	return errors.Join(err, f.Close())
 }
 
+// deaf has the host not heed router advertisements that come by a device, before it is up:
+// a container could make itself the host's gateway.
+func deaf(device string) error {
+	if err := set(sysctl+"ipv6/conf/"+device+"/accept_ra", false); err != nil {
+		return fmt.Errorf("refuse router advertisements: %w", err)
+	}
+	return nil
+}
+
 // vacant makes sure that no program of the host waits at a port: nobody would reach it
 // any more.
 func vacant(p namespaces.Port) error {
