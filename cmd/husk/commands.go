@@ -31,7 +31,7 @@ func commands() []command {
 		{name: "create", args: "ID", summary: "create a container from a bundle", min: 1, max: 1, setup: createCommand, details: netDetails},
 		{name: "start", args: "ID", summary: "start the process of a created container", min: 1, max: 1, setup: startCommand},
 		{name: "run", args: "ID", summary: "create and start a container, and wait for it", min: 1, max: 1, setup: runCommand, details: netDetails},
-		{name: "sandbox", args: "[COMMAND [ARG...]]", summary: "run a command isolated, limited and timed, as root or anybody", max: -1, setup: sandboxCommand, more: sandboxDetails, failed: sandbox.StatusFailed},
+		{name: "sandbox", args: "[COMMAND [ARG...]]", summary: "run a command isolated, limited and timed, as any user", max: -1, setup: sandboxCommand, more: sandboxDetails, failed: sandbox.StatusFailed},
 		{name: "exec", args: "ID COMMAND [ARG...]", summary: "execute a further process in a container", min: 1, max: -1, setup: execCommand},
 		{name: "state", args: "ID", summary: "print a container's state as JSON", min: 1, max: 1, setup: stateCommand},
 		{name: "list", summary: "list the containers of this state root", setup: listCommand},

@@ -81,7 +81,7 @@ func (b *Bytes) Set(s string) error {
 // Flags defines the flags that set o.
 func (o *Options) Flags(fs *flag.FlagSet) {
 	list := func(into *[]string, name, text string) {
-		fs.Func(name, text, func(s string) error { *into = append(*into, s); return nil })
+		fs.Func(name, text+"; may be repeated", func(s string) error { *into = append(*into, s); return nil })
 	}
 	fs.StringVar(&o.Rootfs, "rootfs", "", "`directory` that the job sees as /, never written to, instead of the host's own root")
 	fs.StringVar(&o.Image, "image", "", "image that the job sees as /, `PATH[:NAME]` of an OCI layout directory, an archive of one, or what docker save writes")
@@ -92,7 +92,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Workspace, "workspace", "", "`directory` that the job may write to and begins in (default the current one)")
 	fs.BoolVar(&o.ReadOnly, "ro", false, "the workspace may only be read")
 	list(&o.Binds, "bind", "show a path of the host: `SRC[:DST[:OPTIONS]]`, of which ro and noexec may be options")
-	list(&o.Caches, "cache", "a `SRC[:DST]` like --bind that is made if it is missing, for what survives the job")
+	list(&o.Caches, "cache", "show a directory of the host like --bind, `SRC[:DST]`, and make it if it is missing: for caches that survive the job")
 	list(&o.Tmpfs, "tmpfs", "mount an empty tmpfs: `DST[:SIZE]`")
 	fs.Var(&o.Memory, "memory", "`bytes` of memory at most")
 	fs.Var(&o.Swap, "swap", "`bytes` of swap at most, beside --memory (default none)")
@@ -109,7 +109,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
 	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")
 	fs.StringVar(&o.Report, "report", "", "write to this `file` how the job ended and what it used, as JSON")
-	fs.BoolVar(&o.Summary, "summary", false, "print the same at the end, in a few lines on standard error")
+	fs.BoolVar(&o.Summary, "summary", false, "print at the end, in a few lines on standard error, how the job ended and what it used")
 	list(&o.Env, "env", "set a variable: `NAME=VALUE`, or NAME for the caller's value")
 	list(&o.EnvFile, "env-file", "set the variables in this `file`, one NAME=VALUE a line")
 	list(&o.Secrets, "secret", "give the job a file /run/secrets/NAME: `NAME=FILE` or NAME=env:VARIABLE")
