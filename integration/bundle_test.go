@@ -146,7 +146,12 @@ func (b *bundle) write(edit func(*specs.Spec)) {
 
 func (b *bundle) rootfs(path string) string { return filepath.Join(b.dir, "rootfs", path) }
 
-// probe sets the probe's arguments.
+// shell makes the process a shell's command.
+func shell(command string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", command} }
+}
+
+// probeArgs sets the probe's arguments.
 func probeArgs(args ...string) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Process.Args = append([]string{"/probe"}, args...) }
 }

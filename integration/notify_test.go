@@ -51,11 +51,6 @@ func (m *serviceManager) told() (text string, fd int) {
 	return string(buf[:n]), fds[0]
 }
 
-// shellArgs runs a script with busybox.
-func shellArgs(script string) func(*specs.Spec) {
-	return func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", script} }
-}
-
 // The service manager learns when the process is ready, and its pid; who waits for that
 // neither returns earlier nor keeps others from the container.
 func TestNotify(t *testing.T) {
@@ -77,7 +72,7 @@ EXTEND=1"; exec sleep 1000`
 			box(t, func(t *testing.T) {
 				m := newServiceManager(t)
 				b := newOwnedBundle(t, c.owner, func(s *specs.Spec) {
-					shellArgs(script)(s)
+					shell(script)(s)
 					if c.owner > 0 {
 						mapped(s)
 						s.Process.User = specs.User{UID: 7, GID: 7}
@@ -139,18 +134,18 @@ func returns(t *testing.T, done chan result, want bool) (r result) {
 func TestNotifyErrors(t *testing.T) {
 	box(t, func(t *testing.T) {
 		newServiceManager(t)
-		b := newBundle(t, shellArgs("exit 0"))
+		b := newBundle(t, shell("exit 0"))
 		b.must("run", "--detach", "c1") // ends without a word
 		b.must("delete", "c1")
 
-		b.write(shellArgs(`test -S "$NOTIFY_SOCKET" && echo made >/run/notify/file`))
+		b.write(shell(`test -S "$NOTIFY_SOCKET" && echo made >/run/notify/file`))
 		if r := b.husk("run", "c1"); r.code == 0 || !strings.Contains(r.stderr, "Read-only file system") {
 			t.Errorf("exit status %d: %s", r.code, r.stderr)
 		}
 		if err := os.Remove(os.Getenv("NOTIFY_SOCKET")); err != nil {
 			t.Fatal(err)
 		}
-		b.write(shellArgs("/probe notify READY=1; exec sleep 1000"))
+		b.write(shell("/probe notify READY=1; exec sleep 1000"))
 		r := b.husk("run", "--detach", "c1")
 		if r.code != 1 || !strings.Contains(r.stderr, "NOTIFY_SOCKET: send to /") || !strings.Contains(r.stderr, "hint: the process runs") {
 			t.Errorf("exit status %d: %s", r.code, r.stderr)

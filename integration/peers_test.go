@@ -37,11 +37,6 @@ func (c *contender) left(name string) bool {
 	return err == nil
 }
 
-// shell makes the process a shell's command.
-func shell(command string) func(*specs.Spec) {
-	return func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", command} }
-}
-
 // comparison is the README's table: each row's answer is seen by running the runtime.
 var comparison = []struct {
 	what string

@@ -151,16 +151,17 @@ var errNoLinks = errors.New("this program was built without its network helper")
 
 // checkLinks refuses what could not be done before anything is made.
 func (c *creation) checkLinks() (err error) {
+	moved := slices.IndexFunc(c.plan.Links, func(l Link) bool { return l.made == nil })
 	switch {
 	case len(c.plan.Links) == 0:
-	case c.plan.Pasta != nil:
+	case c.plan.Pasta != nil && moved < 0:
 		c.pasta.path, err = namespaces.FindPasta()
 		return c.linkError(err)
 	case c.Links == nil:
 		return at(c.plan.Links[0].Field, "", errNoLinks)
 	case !mayChangeNetwork():
 		return &Error{
-			Field: c.plan.Links[0].Field, Err: fmt.Errorf("moving and making network devices needs CAP_NET_ADMIN: %w", unix.EPERM),
+			Field: c.plan.Links[max(moved, 0)].Field, Err: fmt.Errorf("moving and making network devices needs CAP_NET_ADMIN: %w", unix.EPERM),
 			Hint: "run husk as root; a rootless container cannot have devices of the host",
 		}
 	}
