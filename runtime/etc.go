@@ -36,6 +36,9 @@ type etcFile struct {
 func (p *Plan) etc(resolver func() (string, error)) error {
 	for _, f := range p.wanted() {
 		err := p.keepsOut(&f)
+		if err != nil && f.link == nil {
+			continue // nobody has asked for it
+		}
 		if err == nil {
 			f.text, err = p.etcText(f.name, resolver)
 		}
@@ -44,8 +47,12 @@ func (p *Plan) etc(resolver func() (string, error)) error {
 			p.Etc = append(p.Etc, f)
 		case f.link != nil:
 			return f.link.error(err)
-		case errors.Is(err, errNoServers):
-			p.Warnings = append(p.Warnings, err.Error()+", so the container gets no /etc/resolv.conf: "+hint(&Error{Err: err}))
+		default:
+			text := err.Error() + ", so the container gets no /etc/" + f.name
+			if advice := hint(asError(err)); advice != "" {
+				text += ": " + advice
+			}
+			p.Warnings = append(p.Warnings, text)
 		}
 	}
 	return nil

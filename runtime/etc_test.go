@@ -1,6 +1,27 @@
 package runtime
 
-import "testing"
+import (
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/huskrun/husk/namespaces"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// TestResolverUnreadable: what nobody has asked for is missing with a warning.
+func TestResolverUnreadable(t *testing.T) {
+	p := &Plan{config: &Config{Spec: &specs.Spec{}}, Links: []Link{{made: &namespaces.Interface{Auto: true}}}}
+	p.Spawn.New = unix.CLONE_NEWNS
+	err := p.etc(func() (string, error) {
+		return "", &fs.PathError{Op: "read", Path: "/etc/resolv.conf", Err: unix.EIO}
+	})
+	if err != nil || len(p.Etc) > 0 || len(p.Warnings) != 1 ||
+		!strings.HasPrefix(p.Warnings[0], "read /etc/resolv.conf: input/output error, so the container gets no /etc/resolv.conf") {
+		t.Errorf("%v, %v, %q", err, p.Etc, p.Warnings)
+	}
+}
 
 func TestWithoutLocal(t *testing.T) {
 	for _, test := range []struct {
