@@ -110,6 +110,39 @@ EXTEND=1"; exec sleep 1000`
 	}
 }
 
+// A privileged container can write where its socket will be, but neither have husk use
+// another file nor keep itself from being deleted. A second start changes nothing.
+func TestNotifyHostile(t *testing.T) {
+	box(t, func(t *testing.T) {
+		m := newServiceManager(t)
+		victim := filepath.Join(t.TempDir(), "victim")
+		must(t, os.WriteFile(victim, nil, 0o600))
+		b := newBundle(t, func(s *specs.Spec) {
+			shellArgs("until [ -e /go ]; do sleep 0.01; done; /probe notify READY=1; exec sleep 1000")(s)
+			s.Process.Capabilities = withCaps("CAP_SYS_ADMIN")
+		})
+		b.must("create", "c1")
+		b.must("exec", "c1", "/bin/sh", "-c", "mount -o remount,rw,bind /run/notify && cd /run/notify && mkdir -p a/b && ln -s "+victim+" notify.sock")
+		done := make(chan result, 1)
+		go func() { done <- b.husk("start", "c1") }()
+		b.waitFor("c1", specs.StateRunning)
+		if r := b.husk("start", "c1"); r.code != 1 || !strings.Contains(r.stderr, "running") {
+			t.Errorf("a second start: %d, %s", r.code, r.stderr)
+		}
+		must(t, os.WriteFile(b.rootfs("go"), nil, 0o644))
+		if text, _ := m.told(); !strings.HasPrefix(text, "READY=1\n") {
+			t.Errorf("told %q", text)
+		}
+		_, fd := m.told()
+		unix.Close(fd)
+		returns(t, done, true)
+		b.must("delete", "-f", "c1")
+		if st, err := os.Stat(victim); err != nil || st.Mode() != 0o600 {
+			t.Errorf("the victim: %v, %v", st.Mode(), err)
+		}
+	})
+}
+
 // returns says how a command ends, if it does.
 func returns(t *testing.T, done chan result, want bool) (r result) {
 	t.Helper()

@@ -88,12 +88,16 @@ func (e *entry) notifier() (*notifier, error) {
 		defer unix.Close(dir)
 		n.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	}
+	// Not where the container could put another file in its place, until it is as it shall be.
 	if err == nil {
-		_ = unlinkat(dir, notifySock, 0) // of a start that failed
-		err = unix.Bind(n.fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + notifySock})
+		_ = unlinkat(e.fd, notifySock, 0) // of a start that was killed
+		err = unix.Bind(n.fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(e.fd) + "/" + notifySock})
 	}
 	if err == nil {
-		err = unix.Fchmodat(dir, notifySock, 0o666, 0) // for every user of the container
+		err = unix.Fchmodat(e.fd, notifySock, 0o666, 0) // for every user of the container
+	}
+	if err == nil {
+		err = unix.Renameat(e.fd, notifySock, dir, notifySock)
 	}
 	if err != nil {
 		n.close()
@@ -111,19 +115,7 @@ func (n *notifier) close() {
 
 // removeNotify removes the directory and whatever a privileged container has left in it.
 func (e *entry) removeNotify() error {
-	dir, err := openat(e.fd, notifyDir, dirFlags, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	names, err := readDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		_ = unlinkat(dir, name, 0)
-	}
-	return unlinkat(e.fd, notifyDir, unix.AT_REMOVEDIR)
+	return os.RemoveAll("/proc/self/fd/" + strconv.Itoa(e.fd) + "/" + notifyDir)
 }
 
 // relayFor is relay for a container in the background, which others can handle meanwhile.

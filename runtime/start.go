@@ -34,6 +34,9 @@ func (r *Runtime) start(id string) error {
 	if err != nil {
 		return err
 	}
+	if err := rec.startable(e); err != nil {
+		return err
+	}
 	n, err := e.notifier()
 	if err != nil {
 		return err
@@ -45,8 +48,8 @@ func (r *Runtime) start(id string) error {
 	return n.relayFor(e, rec)
 }
 
-// execute has the parked init execute the process.
-func (r *Runtime) execute(e *entry, rec *record) error {
+// startable says what keeps a container from being started.
+func (rec *record) startable(e *entry) error {
 	switch status := rec.status(e); status {
 	case specs.StateCreated:
 	case specs.StateRunning:
@@ -62,6 +65,11 @@ func (r *Runtime) execute(e *entry, rec *record) error {
 	if rec.NoProcess {
 		return at("/process", "", errors.New("there is no process to start"))
 	}
+	return nil
+}
+
+// execute has the parked init execute the process.
+func (r *Runtime) execute(e *entry, rec *record) error {
 	fd, err := e.dial()
 	if err != nil {
 		return r.died(rec, orDied(err))
