@@ -252,13 +252,10 @@ func copyAll(to, from int) error {
 }
 
 func addSeals(fd int) error {
-	// Not F_SEAL_WRITE: that fails (EBUSY) while the kernel still holds one of the pages,
-	// and only takes more than this from who had it mapped before.
+	// Not F_SEAL_WRITE, which fails (EBUSY) while the kernel still holds one of the pages, and
+	// only takes more than this from who had it mapped before; nor F_SEAL_EXEC, which implies it.
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_FUTURE_WRITE
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC)
-	if err == unix.EINVAL { // F_SEAL_EXEC came with Linux 6.3
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
-	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
 	return os.NewSyscallError("fcntl F_ADD_SEALS", err)
 }
 

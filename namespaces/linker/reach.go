@@ -65,7 +65,7 @@ func turn(file string, on bool) error {
 // deaf has the host not heed router advertisements that come by a device, before it is up:
 // a container could make itself the host's gateway.
 func deaf(device string) error {
-	if err := set(sysctl+"ipv6/conf/"+device+"/accept_ra", false); err != nil {
+	if err := turn(sysctl+"ipv6/conf/"+device+"/accept_ra", false); err != nil {
 		return fmt.Errorf("refuse router advertisements: %w", err)
 	}
 	return nil
