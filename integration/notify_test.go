@@ -118,7 +118,7 @@ func TestNotifyHostile(t *testing.T) {
 		victim := filepath.Join(t.TempDir(), "victim")
 		must(t, os.WriteFile(victim, nil, 0o600))
 		b := newBundle(t, func(s *specs.Spec) {
-			shellArgs("until [ -e /go ]; do sleep 0.01; done; /probe notify READY=1; exec sleep 1000")(s)
+			shell("until [ -e /go ]; do sleep 0.01; done; /probe notify READY=1; exec sleep 1000")(s)
 			s.Process.Capabilities = withCaps("CAP_SYS_ADMIN")
 		})
 		b.must("create", "c1")
