@@ -86,7 +86,7 @@ var sourceFlags = map[string]uintptr{
 
 // Words that have bundles of their own: they are no property of a mount, or not all
 // take them.
-var notOrdinary = strings.Fields("bind rbind remount tmpcopyup idmap ridmap defaults iversion noiversion loud silent symfollow nosymfollow rsymfollow rnosymfollow copy-symlink scratch")
+var notOrdinary = strings.Fields("bind rbind remount tmpcopyup idmap ridmap defaults iversion noiversion loud silent symfollow nosymfollow rsymfollow rnosymfollow copy-symlink scratch src-nosymlinks")
 
 // words are the options that husk knows, of one class.
 func words(keep func(word string) bool) []string {

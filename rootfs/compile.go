@@ -381,6 +381,9 @@ func (c *compiler) filesystem(s *Step, m *specs.Mount) {
 	if s.has(FlagScratch) && (s.Type != "overlay" || hasKey(s.Data, "upperdir") || !hasKey(s.Data, "lowerdir")) {
 		c.fail(s.Field+"/options", "", "scratch is for an overlay with a lowerdir and without an upperdir")
 	}
+	if s.has(FlagRealSource) {
+		c.fail(s.Field+"/options", "", "src-nosymlinks is for bind mounts only")
+	}
 	if s.has(FlagCopyUp) && s.Type != "tmpfs" {
 		c.fail(s.Field+"/options", "", "tmpcopyup is for tmpfs only")
 	}

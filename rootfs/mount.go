@@ -45,7 +45,7 @@ func (s *Step) Open(userns int) (fd int, err error) {
 }
 
 func (s *Step) openBind() (int, error) {
-	fd, err := openTree(unix.AT_FDCWD, s.Source, unix.OPEN_TREE_CLONE|recursive(s.has(FlagRec)))
+	fd, err := s.cloneSource(recursive(s.has(FlagRec)))
 	if err != nil {
 		return -1, fact("open_tree", s.Source, err)
 	}
@@ -54,6 +54,19 @@ func (s *Step) openBind() (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// cloneSource clones what is to be bound. Where others may write, links to it are theirs.
+func (s *Step) cloneSource(flags uint) (int, error) {
+	if !s.has(FlagRealSource) {
+		return openTree(unix.AT_FDCWD, s.Source, unix.OPEN_TREE_CLONE|flags)
+	}
+	fd, err := openat2(unix.AT_FDCWD, s.Source, &unix.OpenHow{Flags: unix.O_PATH, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return -1, err
+	}
+	defer shut(fd)
+	return clone(fd, flags)
 }
 
 func (s *Step) prepare(fd int) error {

@@ -107,6 +107,7 @@ var optionTable = [...]option{
 	{"shared", kindPropagation, unix.MS_SHARED, 0},
 	{"silent", kindNone, 0, 0},
 	{"slave", kindPropagation, unix.MS_SLAVE, 0},
+	{"src-nosymlinks", kindFlag, FlagRealSource, 0},
 	{"strictatime", kindAttr, attrStrict, attrAtime},
 	{"suid", kindAttr, 0, attrNosuid},
 	{"symfollow", kindAttr, 0, attrNosym},

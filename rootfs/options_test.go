@@ -17,7 +17,7 @@ const wantedWords = `async atime bind defaults dev diratime dirsync exec iversio
 nodev nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount
 ro rprivate rshared rslave runbindable rw shared silent slave strictatime suid sync unbindable
 nosymfollow symfollow rro rrw rsuid rnosuid rdev rnodev rexec rnoexec ratime rnoatime rdiratime rnodiratime
-rrelatime rnorelatime rstrictatime rnostrictatime rsymfollow rnosymfollow mand nomand tmpcopyup idmap ridmap copy-symlink scratch`
+rrelatime rnorelatime rstrictatime rnostrictatime rsymfollow rnosymfollow mand nomand tmpcopyup idmap ridmap copy-symlink scratch src-nosymlinks`
 
 func TestOptionTable(t *testing.T) {
 	names := MountOptions()
@@ -105,7 +105,7 @@ func TestFilesystemOptions(t *testing.T) {
 	b := newBundle(t)
 	spec := &specs.Spec{Mounts: []specs.Mount{{Destination: "/proc", Type: "proc"}}}
 	for _, word := range MountOptions() {
-		if slices.Contains([]string{"bind", "rbind", "remount", "idmap", "ridmap", "copy-symlink", "scratch"}, word) {
+		if slices.Contains([]string{"bind", "rbind", "remount", "idmap", "ridmap", "copy-symlink", "scratch", "src-nosymlinks"}, word) {
 			continue
 		}
 		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/tmp/" + word, Type: "tmpfs", Options: []string{word}})

@@ -51,6 +51,7 @@ const (
 	FlagOptional                      // not where Target is missing and cannot be made
 	FlagScratch                       // overlay: what is written goes to the tmpfs that was put on "/"
 	FlagCopyLink                      // a source that is a symbolic link is copied, not followed
+	FlagRealSource                    // bind mount: Source must not lead through a symbolic link
 )
 
 // Step is one action on the way to a container's filesystem. It is plain data:
@@ -210,6 +211,7 @@ var flagNames = [...]struct {
 	{FlagHostCgroup, "the host's"},
 	{FlagOptional, "if possible"},
 	{FlagScratch, "scratch"},
+	{FlagRealSource, "no symlinks in the source"},
 }
 
 // words appends the ranges of the maps, each FIRST:FIRST:SIZE as on the filesystem

@@ -19,6 +19,7 @@
 //	host.go     the host's own root, and what of it is hidden
 //	image.go    the root and the command of an image
 //	mounts.go   workspace, binds, tmpfs
+//	paths.go    what flags name, where a job may have left links
 //	env.go      variables
 //	secrets.go  files that only the job can read
 //	limits.go   limits, and what can be done without them

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -32,17 +33,9 @@ func (b *builder) environment() error {
 	}
 	env = append(env, "HOME="+b.home)
 	for _, file := range b.o.EnvFile {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return bad("env-file", "name a file of lines NAME=VALUE", "%w", err)
-		}
-		for line := range strings.Lines(string(text)) {
-			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-				continue
-			}
-			if env, err = setVariable(env, "env-file", line); err != nil {
-				return err
-			}
+		var err error
+		if env, err = b.readVariables(env, file); err != nil {
+			return err
 		}
 	}
 	for _, kv := range b.o.Env {
@@ -53,6 +46,32 @@ func (b *builder) environment() error {
 	}
 	b.spec.Process.Env = env
 	return b.readSecrets()
+}
+
+// readVariables appends those of a file. One that a job may have written cannot ask for the
+// caller's.
+func (b *builder) readVariables(env []string, name string) ([]string, error) {
+	file, shared, err := b.open("env-file", name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return nil, bad("env-file", "name a file of lines NAME=VALUE", "%w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		switch line = strings.TrimSpace(line); {
+		case line == "" || line[0] == '#':
+			continue
+		case shared && !strings.Contains(line, "="):
+			return nil, bad("env-file", "write NAME=VALUE, or give it by --env", "%s, where jobs may write: %q asks for a variable of the caller's", name, line)
+		}
+		if env, err = setVariable(env, "env-file", line); err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
 }
 
 // setVariable appends one, of which the last counts. A name alone means the caller's.

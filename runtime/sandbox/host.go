@@ -73,11 +73,11 @@ func (b *builder) lower() (string, error) {
 	case b.o.Image != "":
 		return b.image()
 	case b.o.Rootfs != "":
-		dir, err := directory("rootfs", b.o.Rootfs)
+		dir, err := b.directory("rootfs", b.o.Rootfs)
 		if err != nil {
 			return "", err
 		}
-		m = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "ro", "nosuid", "nodev"})}
+		m = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "src-nosymlinks", "ro", "nosuid", "nodev"})}
 	}
 	b.mount(m)
 	return "lower", nil

@@ -131,22 +131,38 @@ func (b *builder) owner() string {
 	return fmt.Sprintf("uid=%d,gid=%d", b.inner, b.innerGID)
 }
 
+// findWritable lists, without links, what of the host jobs may write to.
+func (b *builder) findWritable() error {
+	b.writable = []string{b.workspace}
+	binds, err := b.binds()
+	for _, m := range binds[min(1, len(binds)):] {
+		if dir, err := filepath.EvalSymlinks(m.source); err == nil && !slices.Contains(m.options, "ro") {
+			b.writable = append(b.writable, dir)
+		}
+	}
+	return err
+}
+
 // bindMount shows a path. Where the caller is root the job is somebody else, who gets the
 // rights of the owner of that path there, and what it makes is the owner's.
 func (b *builder) bindMount(m bind) error {
-	st, err := os.Stat(m.source)
+	source, err := b.real(m.flag, m.source)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(source)
 	if err != nil {
 		if m.flag != "cache" || !os.IsNotExist(err) {
 			return bad(m.flag, "it has to exist", "%w", err)
 		}
-		b.caches = append(b.caches, m.source)
+		b.caches = append(b.caches, source)
 	}
 	if m.flag == "bind" && !slices.Contains(m.options, "ro") {
 		b.loose("--bind " + m.source)
 	}
 	s := specs.Mount{
-		Destination: m.target, Source: m.source,
-		Options: append([]string{"bind", "nosuid", "nodev"}, m.options...),
+		Destination: m.target, Source: source,
+		Options: append([]string{"bind", "src-nosymlinks", "nosuid", "nodev"}, m.options...),
 	}
 	if b.uid == 0 {
 		var uid, gid uint32

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -25,16 +26,24 @@ type report struct {
 	Used    *runtime.Report `json:"used"`
 }
 
-// openReport makes the file before the job could put anything else in its place.
-func (o *Options) openReport() (*os.File, error) {
-	if o.Report == "" {
+// findReport looks where it is to be.
+func (b *builder) findReport() (err error) {
+	if b.o.Report != "" {
+		b.report, err = b.real("report", b.o.Report)
+	}
+	return err
+}
+
+// openReport makes the file: whether that is possible should not be known too late.
+func (j *Job) openReport() (*os.File, error) {
+	if j.report == "" {
 		return nil, nil
 	}
-	fd, err := unix.Open(o.Report, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o644)
+	file, err := openReal(j.report, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_NONBLOCK, 0o644)
 	if err != nil {
-		return nil, bad("report", "name a file that can be written", "%w", &os.PathError{Op: "open", Path: o.Report, Err: err})
+		return nil, bad("report", "name a file that can be written", "%w", err)
 	}
-	return os.NewFile(uintptr(fd), o.Report), nil
+	return file, nil
 }
 
 // write writes the report of a job that has ended, or failed to begin.
@@ -42,7 +51,6 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 	if to == nil {
 		return nil
 	}
-	defer to.Close()
 	r := report{
 		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, Reason: res.Reason,
 		Loose: append([]string{}, j.Loose...), LeftOut: append([]string{}, j.LeftOut...), // [], not null
@@ -53,12 +61,37 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 	}
 	text, err := json.Marshal(r)
 	if err == nil {
+		to, err = j.again(to)
+	}
+	if err == nil {
 		_, err = to.Write(append(text, '\n'))
 	}
 	if err != nil {
 		return bad("report", "name a file on a disk with free space", "%w", err)
 	}
-	return nil
+	return to.Close()
+}
+
+// again empties the file, or makes it anew where the job has put another in its place.
+func (j *Job) again(file *os.File) (*os.File, error) {
+	before, err := file.Stat()
+	if err != nil || !before.Mode().IsRegular() {
+		return file, err
+	}
+	if now, err := os.Lstat(j.report); err == nil && os.SameFile(before, now) {
+		return file, file.Truncate(0)
+	}
+	_ = file.Close()
+	dir, err := openDir(filepath.Dir(j.report))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := filepath.Base(j.report)
+	if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil && err != unix.ENOENT {
+		return nil, &os.PathError{Op: "remove", Path: j.report, Err: err}
+	}
+	return openReal(j.report, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
 }
 
 // root names what the job sees as "/".

@@ -39,7 +39,10 @@ const prefix = "sandbox-"
 // Run runs the job and removes whatever it has left, and what a husk that was killed did.
 // The terminal, of a job that has one, is given to take.
 func (j *Job) Run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
-	report, err := j.o.openReport()
+	if err := checkStreams(); err != nil {
+		return nil, err
+	}
+	report, err := j.openReport()
 	if err != nil {
 		return nil, err
 	}
@@ -50,12 +53,23 @@ func (j *Job) Run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 	return res, err
 }
 
+// checkStreams refuses a directory, from which ".." leads to all of the host.
+func checkStreams() error {
+	for fd, name := range []string{"input", "output", "error"} {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return failed(fmt.Errorf("standard %s is a directory", name))
+		}
+	}
+	return nil
+}
+
 func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
 	res = &Result{Status: StatusFailed}
 	j.sweep(r)
 	id := prefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	for _, dir := range j.caches {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := makeDir(dir); err != nil {
 			return res, bad("cache", "name a directory that can be made", "%w", err)
 		}
 	}

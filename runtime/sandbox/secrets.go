@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"io"
 	"os"
 	"strings"
 
@@ -35,15 +36,9 @@ func (b *builder) readSecrets() error {
 			}
 			s.data = []byte(value)
 		} else {
-			st, err := os.Stat(from)
-			if err == nil && (!st.Mode().IsRegular() || st.Size() > maxSecret) {
-				return bad("secret", "show a larger file by --bind", "%s is not a file of at most 1 MiB", from)
-			}
-			if err == nil {
-				s.data, err = os.ReadFile(from)
-			}
-			if err != nil {
-				return bad("secret", "name a file that can be read", "%w", err)
+			var err error
+			if s.data, err = b.readSecret(from); err != nil {
+				return err
 			}
 		}
 		b.secrets = append(b.secrets, s)
@@ -52,6 +47,26 @@ func (b *builder) readSecrets() error {
 		b.tmpfs(secretsDir, "mode=500", "size=64k", b.owner())
 	}
 	return nil
+}
+
+func (b *builder) readSecret(name string) ([]byte, error) {
+	file, _, err := b.open("secret", name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxSecret) {
+		return nil, bad("secret", "show a larger file by --bind", "%s is not a file of at most 1 MiB", name)
+	}
+	var data []byte
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(file, maxSecret))
+	}
+	if err != nil {
+		return nil, bad("secret", "name a file that can be read", "%w", err)
+	}
+	return data, nil
 }
 
 // addSecrets mounts them, from where the container called id will have them.

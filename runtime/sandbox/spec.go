@@ -29,6 +29,7 @@ type Job struct {
 	net       []string // interfaces
 	secrets   []secret
 	caches    []string // directories to be made
+	report    string   // file, "": none
 }
 
 // nobody is the first of the 65536 ids that those of a job are outside, where the caller
@@ -46,6 +47,7 @@ type builder struct {
 	inner    uint32 // ids of the job inside
 	innerGID uint32
 	home     string
+	writable []string // directories of the host, without links, that jobs may write to
 }
 
 // New compiles a job. It looks at the host, and changes nothing.
@@ -55,7 +57,7 @@ func New(o *Options) (*Job, error) {
 	b := &builder{Job: Job{o: &options}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
 	b.Spec = b.spec
 	for _, step := range []func() error{
-		b.ids, b.findWorkspace, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment,
+		b.ids, b.findWorkspace, b.findWritable, b.findReport, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -107,7 +109,7 @@ func (b *builder) ids() error {
 func (b *builder) loose(what string) { b.Loose = append(b.Loose, what) }
 
 func (b *builder) findWorkspace() (err error) {
-	if b.workspace, err = directory("workspace", b.o.Workspace); err != nil {
+	if b.workspace, err = b.directory("workspace", b.o.Workspace); err != nil {
 		return err
 	}
 	if b.workspace == "/" {
@@ -117,15 +119,15 @@ func (b *builder) findWorkspace() (err error) {
 }
 
 // directory returns the absolute path, without links, of one that exists.
-func directory(flag, name string) (string, error) {
-	dir, err := filepath.Abs(name)
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
+func (b *builder) directory(flag, name string) (string, error) {
+	dir, err := b.real(flag, name)
 	if err != nil {
-		return "", bad(flag, "name a directory that exists", "%w", err)
+		return "", err
 	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+	switch st, err := os.Stat(dir); {
+	case err != nil:
+		return "", bad(flag, "name a directory that exists", "%w", err)
+	case !st.IsDir():
 		return "", bad(flag, "name a directory", "%s is not one", dir)
 	}
 	return dir, nil
