@@ -209,6 +209,25 @@ func furnish() error {
 	return os.MkdirAll(workRoot, 0o755)
 }
 
+// onDisk has a test work on a disk where the kernel maps no ids on tmpfs: a sandbox that
+// root starts needs its workspace mapped.
+func onDisk(t *testing.T) {
+	t.Helper()
+	if kernelIs("6.3") {
+		return
+	}
+	var fs unix.Statfs_t
+	must(t, unix.Statfs("/var/tmp", &fs))
+	if fs.Type == unix.TMPFS_MAGIC {
+		t.Skip("the kernel maps no ids on tmpfs, which /var/tmp is on")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "husk-test-")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("TMPDIR", dir)
+}
+
 // requireTools builds what tests need, once, and skips when that is impossible.
 func requireTools(t *testing.T) {
 	t.Helper()

@@ -63,7 +63,10 @@ func TestREADMETour(t *testing.T) {
 
 // What it says of sandboxes needs no bundle.
 func TestREADMESandbox(t *testing.T) {
-	box(t, func(t *testing.T) { typeCommands(t, "console sandbox") })
+	box(t, func(t *testing.T) {
+		onDisk(t)
+		typeCommands(t, "console sandbox")
+	})
 }
 
 // Its second part needs controllers.

@@ -30,7 +30,12 @@ func TestScript(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			box(t, func(t *testing.T) { runScript(t, file) })
+			box(t, func(t *testing.T) {
+				if strings.Contains(file, "/sandbox") {
+					onDisk(t)
+				}
+				runScript(t, file)
+			})
 		})
 	}
 }
@@ -63,7 +68,7 @@ func scriptSetup(e *testscript.Env) error {
 	cache, _ := os.UserCacheDir()
 	e.Setenv("GOCACHE", cmp.Or(os.Getenv("GOCACHE"), cache+"/go-build"))
 	// Containers with a user namespace have to get through to their bundle.
-	for dir := e.WorkDir; dir != workRoot && dir != "/"; dir = filepath.Dir(dir) {
+	for dir := e.WorkDir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		os.Chmod(dir, 0o755)
 	}
 	return nil

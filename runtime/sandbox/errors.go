@@ -1,7 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 
 	"github.com/huskrun/husk/runtime"
 )
@@ -16,4 +20,18 @@ const (
 // bad is a mistake in the flag of that name.
 func bad(name, hint, format string, args ...any) error {
 	return &runtime.Error{Op: "sandbox", Err: fmt.Errorf("--"+name+": "+format, args...), Hint: hint, Exit: StatusFailed}
+}
+
+// failed gives an error the exit status of one that is husk's, and advice in terms of
+// flags.
+func failed(err error) *runtime.Error {
+	e, ok := errors.AsType[*runtime.Error](err)
+	if !ok {
+		e = &runtime.Error{Op: "sandbox", Err: err}
+	}
+	e.Exit = cmp.Or(e.Exit, StatusFailed)
+	if strings.HasPrefix(e.Field, "/mounts/") && strings.Contains(e.Error(), "id-map ") && errors.Is(e, syscall.EINVAL) {
+		e.Hint = "this file system knows no id-mapped mounts, which root's jobs need: take one on ext4, XFS or Btrfs, or run husk as an ordinary user"
+	}
+	return e
 }

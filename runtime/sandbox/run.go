@@ -1,10 +1,8 @@
 package sandbox
 
 import (
-	"cmp"
 	jsonv1 "encoding/json"
 	"encoding/json/v2"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -114,16 +112,6 @@ func (j *Job) judge(res *Result) *Result {
 	}
 	res.Reason = "killed by " + limit + peak
 	return res
-}
-
-// failed gives an error the exit status of one that is husk's.
-func failed(err error) *runtime.Error {
-	e, ok := errors.AsType[*runtime.Error](err)
-	if !ok {
-		e = &runtime.Error{Op: "sandbox", Err: err}
-	}
-	e.Exit = cmp.Or(e.Exit, StatusFailed)
-	return e
 }
 
 // sweep removes what jobs have left whose husk was killed: they died with it.
