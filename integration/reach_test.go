@@ -124,13 +124,17 @@ func (s *space) serve(address string) {
 
 // ask returns what serve answers, or "" if nobody does in time.
 func (s *space) ask(protocol, address string, wait time.Duration) (answer string) {
+	return s.askBy(net.Dialer{Timeout: wait}, protocol, address)
+}
+
+func (s *space) askBy(dialer net.Dialer, protocol, address string) (answer string) {
 	err := s.do(func() error {
-		c, err := net.DialTimeout(protocol, address, wait)
+		c, err := dialer.Dial(protocol, address)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(wait))
+		c.SetDeadline(time.Now().Add(dialer.Timeout))
 		if protocol == "udp" {
 			c.Write([]byte("?"))
 		}
@@ -294,6 +298,69 @@ func TestNetReachOtherwise(t *testing.T) {
 		foreign.sees(t, "192.0.2.1:81", "10.66.0.2")
 		neighbour.sees(t, "192.0.2.1:82", "10.66.0.1", "10.66.0.3")
 		neighbour.sees(t, "10.66.0.2:80", "10.66.0.3")
+	})
+}
+
+// Who asks a published port by UDP from the same port of its own for as long as it lives
+// reaches the container that publishes it now, and who has the address of another
+// container gets none of its answers.
+func TestNetSuccession(t *testing.T) {
+	box(t, func(t *testing.T) {
+		w := newTown(t)
+		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
+		asked := func(want4, want6 string) {
+			t.Helper()
+			for address, want := range map[string]string{"192.0.2.1:8080": want4, "[2001:db8:1::1]:8080": want6} {
+				dialer := net.Dialer{Timeout: patience(3 * time.Second), LocalAddr: &net.UDPAddr{Port: 5000}}
+				if want == "" {
+					dialer.Timeout = 200 * time.Millisecond
+				}
+				if got := w.peer.askBy(dialer, "udp", address); got != want {
+					t.Errorf("%s: asked by %q, want %q", address, got, want)
+				}
+			}
+		}
+		const words = "masquerade,forwarding,publish=8080:80/udp"
+		b.inhabit("c0", "bridge=husk1,address=auto,forwarding,publish=81:80/tcp") // the kernel begins to remember
+		asked("", "")
+		c1 := b.inhabit("c1", "bridge=husk0,address=auto,"+words)
+		c1.serve(":80")
+		asked("198.51.100.1", "2001:db8:2::1")
+		// One of its own.
+		var peer net.PacketConn
+		must(t, w.peer.do(func() (err error) {
+			peer, err = net.ListenPacket("udp4", ":7")
+			return err
+		}))
+		defer peer.Close()
+		peer.SetDeadline(time.Now().Add(patience(3 * time.Second)))
+		own := net.Dialer{Timeout: time.Millisecond, LocalAddr: &net.UDPAddr{Port: 5001}}
+		c1.askBy(own, "udp", "198.51.100.1:7")
+		_, from, err := peer.ReadFrom(make([]byte, 1))
+		must(t, err)
+
+		b.must("delete", "-f", "c1")
+		c2 := b.inhabit("c2", "bridge=husk0,address=auto,masquerade")
+		c3 := b.inhabit("c3", "bridge=husk0,address=auto,"+words)
+		c3.serve(":80")
+		asked("198.51.100.1", "2001:db8:2::1")
+		must(t, c2.do(func() error {
+			p, err := net.ListenPacket("udp", ":5001")
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			if _, err := peer.WriteTo([]byte("!"), from); err != nil {
+				return err
+			}
+			p.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, from, err := p.ReadFrom(make([]byte, 1)); err == nil {
+				return fmt.Errorf("an answer to the container before from %v", from)
+			}
+			return nil
+		}))
+		b.must("delete", "-f", "c3")
+		asked("", "")
 	})
 }
 

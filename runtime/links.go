@@ -238,10 +238,39 @@ func (c *creation) awaitLinks() error {
 	if c.links == nil {
 		return nil
 	}
-	if err := c.links.Wait(); err != nil {
+	err := c.links.Wait()
+	if err != nil && c.clearStopped(err) {
+		if err := c.wire(); err != nil {
+			return err
+		}
+		err = c.links.Wait()
+	}
+	if err != nil {
 		return c.linkError(err)
 	}
 	return c.writeLeased(c.links.Leased)
+}
+
+// clearStopped removes the interfaces of stopped containers if something of theirs can be
+// in the way: a port, a name, an address. The kernel does so, too, but not before
+// everything that is in their network namespaces has ended, connections included, or never
+// if somebody else keeps one. It says whether there were any.
+func (c *creation) clearStopped(err error) (found bool) {
+	if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EEXIST) {
+		return false
+	}
+	ids, _ := readDir(c.entry.rootFD)
+	for _, id := range ids {
+		e, rec, err := c.find(id)
+		if err != nil {
+			continue // it is not, or no more
+		}
+		if len(rec.Bridges) > 0 && rec.status(e) == specs.StateStopped && c.links.Remove(rec.linksOwner(), rec.Bridges) == nil {
+			found = c.links.Wait() == nil || found
+		}
+		e.close()
+	}
+	return found
 }
 
 // keepLinks: the devices are the container's from now on.

@@ -115,8 +115,12 @@ func (l *linker) sweep(links []*netlink.LinkAttrs, adds bool) error {
 		if links == nil {
 			links, err = l.host.links()
 		}
+		var left []namespaces.Address
 		if err == nil {
-			err = l.filter.sweep(links)
+			left, err = l.filter.sweep(links)
+		}
+		if err == nil {
+			err = l.host.abandoned(left)
 		}
 	}
 	if err != nil {
@@ -156,6 +160,9 @@ func (l *linker) reachable(p *pair, device int) error {
 		return err
 	}
 	if err := l.filter.add(p, outer.Name); err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	if err := l.host.redirected(p.Publish); err != nil {
 		return fmt.Errorf("packet filter: %w", err)
 	}
 	if len(p.Publish) == 0 {

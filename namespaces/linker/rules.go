@@ -97,8 +97,9 @@ func (f *filter) sets() []*nftables.Set {
 	return append([]*nftables.Set{f.devices}, slices.Concat(f.masquerade[:], f.published[:], f.ports[:])...)
 }
 
-// sweep removes what is nobody's: links are all that the host has.
-func (f *filter) sweep(links []*netlink.LinkAttrs) error {
+// sweep removes what is nobody's: links are all that the host has. It returns whose
+// addresses were in the table.
+func (f *filter) sweep(links []*netlink.LinkAttrs) (left []namespaces.Address, err error) {
 	owners, devices := map[string]bool{}, map[string]bool{}
 	for _, a := range links {
 		if owner := ownerOf(a); owner != "" {
@@ -111,7 +112,7 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 	for _, s := range f.sets() {
 		all, err := f.conn.GetSetElements(s)
 		if err != nil {
-			return fmt.Errorf("list set %s: %w", s.Name, err)
+			return nil, fmt.Errorf("list set %s: %w", s.Name, err)
 		}
 		gone := slices.DeleteFunc(slices.Clone(all), func(e nftables.SetElement) bool {
 			if s == f.devices {
@@ -126,8 +127,9 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 		if len(gone) == 0 {
 			continue
 		}
+		left = append(left, f.addresses(s, gone)...)
 		if err := f.conn.SetDeleteElements(s, gone); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !used {
@@ -136,9 +138,23 @@ func (f *filter) sweep(links []*netlink.LinkAttrs) error {
 		unguarded = guarded
 	}
 	if err := f.shut(unguarded, links); err != nil {
-		return err
+		return nil, err
 	}
-	return f.conn.Flush()
+	return left, f.conn.Flush()
+}
+
+// addresses are those that elements of a set are about: each that is masqueraded or
+// published is in one, or in two.
+func (f *filter) addresses(s *nftables.Set, elements []nftables.SetElement) (list []namespaces.Address) {
+	for k, family := range families {
+		if s != f.masquerade[k] && s != f.published[k] {
+			continue
+		}
+		for _, e := range elements {
+			list = append(list, namespaces.Address{IP: e.Key[:family.length]})
+		}
+	}
+	return list
 }
 
 // outer is the device of the host through which packets of an end come and go.
