@@ -201,6 +201,7 @@ func (c *creation) sendPlan(start bool) error {
 		err := c.conn.Send(msgPlan, encodeSteps(steps[first:next]), fds...)
 		closeAll(fds)
 		if err == nil && steps[next-1].Op == opTurn {
+			ids.foresee(steps[next:])
 			err = c.awaitTurn()
 		}
 		if err != nil {

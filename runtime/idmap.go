@@ -50,6 +50,16 @@ func (d *idMapper) find(m *rootfs.IDMap) (int, error) {
 	return int(user.Fd()), nil
 }
 
+// foresee finds those of the steps to come while the init is busy. What fails will fail
+// again where it can be reported.
+func (d *idMapper) foresee(steps []Step) {
+	for i := range steps {
+		if s := &steps[i]; s.Op == opRootfs && s.Mount.FD {
+			_, _ = d.find(s.Mount.IDMap)
+		}
+	}
+}
+
 func (d *idMapper) open(m *rootfs.IDMap) (*os.File, error) {
 	// Engines repeat the container's mappings at each mount. One more user namespace
 	// with the same would do, but costs as much as a process.

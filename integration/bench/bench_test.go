@@ -35,9 +35,11 @@ func TestSummarize(t *testing.T) {
 func sampleReport() report {
 	r := report{Kernel: "6.18", CPUs: 2, Rounds: 3, Engines: []string{"floor", "husk", "crun", "runc"}, Versions: map[string]string{"crun": "crun version 1"}}
 	r.add(map[string]map[string][]float64{
-		"run true":   {"floor": {2, 2, 2}, "husk": {6, 5, 7}, "crun": {12, 9, 8}, "runc": {30, 24, 24}},
-		"state":      {"husk": {3}, "crun": {3}},
-		"parked RSS": {"husk": {2000}, "crun": {2200}},
+		"run true":     {"floor": {2, 2, 2}, "husk": {6, 5, 7}, "crun": {12, 9, 8}, "runc": {30, 24, 24}},
+		"state":        {"husk": {3}, "crun": {3}},
+		"sandbox true": {"husk": {12}},
+		"bwrap true":   {"husk": {6}},
+		"parked RSS":   {"husk": {2000}, "crun": {2200}},
 	})
 	return r
 }
@@ -50,12 +52,13 @@ func TestTable(t *testing.T) {
 	}
 	want := map[string]string{
 		// median (p90) by engine, then husk's ratios: met, missed, not measured
-		"run true":   "run true ms  2 (2)  6 (7)  9 (12)  24 (30)  3.00 ≤3  0.67 !0.6  0.25 ≤0.25",
-		"state":      "state ms  -  3 (3)  3 (3)  -  -  1.00 !0.6  -",
-		"parked RSS": "parked RSS kB  -  2000 (2000)  2200 (2200)  -  -  0.91 ≤1  -",
-		"kill":       "kill ms  -  -  -  -  -  -  -",
-		"3 rounds":   "3 rounds, 2 CPUs, Linux 6.18; median (p90)",
-		"crun":       "crun: crun version 1",
+		"run true":                "run true ms  2 (2)  6 (7)  9 (12)  24 (30)  3.00 ≤3  0.67 !0.6  0.25 ≤0.25",
+		"state":                   "state ms  -  3 (3)  3 (3)  -  -  1.00 !0.6  -",
+		"parked RSS":              "parked RSS kB  -  2000 (2000)  2200 (2200)  -  -  0.91 ≤1  -",
+		"kill":                    "kill ms  -  -  -  -  -  -  -",
+		"sandbox true/bwrap true": "sandbox true/bwrap true 2.00 !1.5",
+		"3 rounds":                "3 rounds, 2 CPUs, Linux 6.18; median (p90)",
+		"crun":                    "crun: crun version 1",
 	}
 	for line := range strings.Lines(out.String()) {
 		for start, text := range want {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -186,7 +187,7 @@ func (b *bench) measure() (*report, error) {
 // round measures everything once. For each group of operations the engines take
 // turns, in an order that turns with the rounds.
 func (b *bench) round() error {
-	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.network, b.life, b.execSeccomp, b.shortLife} {
+	for _, group := range []func(*engine) error{b.run, b.runSeccomp, b.network, b.sandbox, b.life, b.execSeccomp, b.shortLife} {
 		for i := range b.engines {
 			e := b.engines[(i+b.report.Rounds)%len(b.engines)]
 			if err := group(e); err != nil {
@@ -239,6 +240,46 @@ func (b *bench) network(e *engine) error {
 		return err
 	}
 	return b.timed("run true, net by hand", e, append([]string{"/bin/sh", "-euc", byHand, "sh"}, e.runs("joined")...))
+}
+
+// jobs run one job each, isolated from a system that it can only read.
+var jobs = []struct {
+	row  string
+	argv []string
+}{
+	{"sandbox true", []string{"husk", "sandbox", "--", "true"}},
+	{"bwrap true", strings.Fields("bwrap --unshare-all --die-with-parent --cap-drop ALL --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --bind . " + work + "/job --chdir " + work + "/job true")},
+	{"podman run --rm true", strings.Fields("podman --root " + work + "/podman --runroot /run/podman --cgroup-manager cgroupfs --events-backend none run --rm --cgroups disabled --network none --rootfs " + work + "/rootfs /bin/true")},
+}
+
+// sandbox runs a job by husk, and by what else runs one, if the root has it.
+func (b *bench) sandbox(e *engine) error {
+	if e.name != "husk" {
+		return nil
+	}
+	if err := os.MkdirAll(work+"/job", 0o755); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		path, err := exec.LookPath(j.argv[0])
+		if j.argv[0] == e.name {
+			path, err = e.path, nil
+		}
+		if err != nil {
+			continue
+		}
+		took, err := b.spawn(slices.Concat([]string{path}, j.argv[1:]), work+"/job", 0)
+		if err != nil {
+			return err
+		}
+		b.sample(j.row, e, milliseconds(took))
+		for err != syscall.ECHILD { // podman's monitor goes on a while
+			if _, err = syscall.Wait4(-1, nil, 0, nil); err != nil && err != syscall.EINTR && err != syscall.ECHILD {
+				return fmt.Errorf("wait4: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // life is a container's whole life in separate commands. The signal is one that

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Prints the path of a throw-away Debian root holding crun, runc, a static busybox, and
-# programs to run under the default seccomp profile; makes it first if need be. It lives
-# in the user's cache, not in the repository: some 350 MB, made once per suite and list of
-# packages. Delete the directory to renew it.
+# Prints the path of a throw-away Debian root holding crun, runc, what else runs a command
+# in isolation (nsjail no longer is in Debian), a static busybox, and programs to run under
+# the default seccomp profile; makes it first if need be. It lives in the user's cache, not
+# in the repository: some 500 MB, made once per suite and list of packages. Delete the
+# directory to renew it.
 set -eu
 
 suite=${SUITE:-forky} # testing: stable's crun and runc are a year or more behind
 cache=${XDG_CACHE_HOME:-/var/cache}/husk
-packages=crun,runc,busybox-static,iproute2,python3,postgresql
+packages=crun,runc,busybox-static,iproute2,python3,postgresql,bubblewrap,podman,netavark,nftables
 root=$cache/peers-$suite
 
 if [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ]; then

@@ -49,6 +49,15 @@ var costs = []struct {
 	{"--net costs more", "run true, --net", "run true, net by hand", 2},
 }
 
+// shares are what an operation may take at most of the time of another one.
+var shares = []struct {
+	name, of string
+	most     float64
+}{
+	{"sandbox true", "bwrap true", 1.5},
+	{"sandbox true", "podman run --rm true", 0.2},
+}
+
 // operations are the rows in order, with the ratios of husk to the others that
 // are to be met (0: none set).
 var operations = []struct {
@@ -61,6 +70,9 @@ var operations = []struct {
 	{"run true, --net", "ms", 0, 0, 0},
 	{"run true, net by hand", "ms", 0, 0, 0},
 	{"--net costs more", "ms", 0, 0, 0},
+	{"sandbox true", "ms", 0, 0, 0},
+	{"bwrap true", "ms", 0, 0, 0},
+	{"podman run --rm true", "ms", 0, 0, 0},
 	{"create", "ms", 0, 0.6, 0},
 	{"start", "ms", 0, 0.6, 0},
 	{"state", "ms", 0, 0.6, 0},
@@ -151,7 +163,18 @@ func (r *report) table(w io.Writer) error {
 			}
 		}
 	}
+	for _, share := range shares {
+		with, of := r.row(share.name).Cells["husk"], r.row(share.of).Cells["husk"]
+		if of.Count > 0 {
+			fmt.Fprintf(tab, "%s/%s %s\n", share.name, share.of, ratio(with.Median/of.Median, share.most))
+		}
+	}
 	return tab.Flush()
+}
+
+func (r *report) row(operation string) row {
+	i := slices.IndexFunc(r.Rows, func(l row) bool { return l.Operation == operation })
+	return r.Rows[i]
 }
 
 func (c cell) String() string {
