@@ -118,6 +118,17 @@ func runHelper(name string, pid int, maps []specs.LinuxIDMapping) error {
 	return nil
 }
 
+// MapsRanges says whether an ordinary user can have more than one id mapped, if any are
+// granted.
+func MapsRanges() bool {
+	for _, name := range []string{"newuidmap", "newgidmap"} {
+		if _, err := findHelper(name, "", ""); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // callHelper waits until a program is done, or has gone into the background.
 func callHelper(path string, args []string) error {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)

@@ -10,7 +10,8 @@
 // of the host, or of a root file system that is given, are the lower layers of overlays
 // that write there, so that whatever the job changes outside of its workspace ends with
 // it. There is always a user namespace, in which the job has one id that is the caller's
-// outside, or nobody's if the caller is root: what the caller's id may not read on the
+// outside, or nobody's if the caller is root (and with capabilities those that are granted
+// to the caller): what the caller's id may not read on the
 // host, or nobody, the job cannot read either. The rest is in the files:
 //
 //	options.go  the flags, which are also the keys of the configuration file

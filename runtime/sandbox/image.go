@@ -19,10 +19,7 @@ func (b *builder) image() (lower string, err error) {
 	if b.o.Rootfs != "" {
 		return "", bad("image", "give one of them", "--rootfs is given too")
 	}
-	store := runtime.Images{
-		Dir: b.o.Store, Program: b.o.Unpacker,
-		UIDMaps: b.spec.Linux.UIDMappings, GIDMaps: b.spec.Linux.GIDMappings,
-	}
+	store := runtime.Images{Dir: b.o.Store, Program: b.o.Unpacker, UIDMaps: b.one(b.inner, b.uid), GIDMaps: b.one(b.innerGID, b.gid)}
 	if b.Image, err = store.Open(context.Background(), b.o.Image); err != nil {
 		return "", err
 	}

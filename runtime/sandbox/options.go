@@ -105,7 +105,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.Var(&o.Output, "output-limit", "end the job when it has written more `bytes` than that")
 	fs.BoolVar(&o.BestEffort, "best-effort", false, "leave out limits that this machine or user cannot have, and say which")
 	fs.StringVar(&o.Net, "net", "none", "`network`: none (but lo), host, or with the host's address: veth[:WORDS] for root, pasta[:WORDS] for others; the words are those of husk run --net")
-	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces")
+	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces; an ordinary user's then has the user's subordinate ids, too (subuid(5))")
 	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
 	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")
 	fs.StringVar(&o.Report, "report", "", "write to this `file` how the job ended and what it used, as JSON")

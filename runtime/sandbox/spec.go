@@ -74,8 +74,9 @@ func New(o *Options) (*Job, error) {
 	return &b.Job, nil
 }
 
-// ids maps one id of an ordinary user, the caller's own. What root starts gets ids
-// that are nobody's: 65536 of them, so that images with several users work.
+// ids maps one id of an ordinary user, the caller's own, and to a job with capabilities,
+// which alone can make use of others, those that are granted to the user. What root starts
+// gets ids that are nobody's: 65536 of them, so that images with several users work.
 func (b *builder) ids() error {
 	b.inner, b.innerGID = uint32(b.uid), uint32(b.gid)
 	if text := b.o.UID; text != "" {
@@ -92,18 +93,24 @@ func (b *builder) ids() error {
 		b.loose("--uid " + text)
 	}
 	b.spec.Process.User = specs.User{UID: b.inner, GID: b.innerGID}
-	one := func(inside uint32, outside int) []specs.LinuxIDMapping {
-		if b.uid == 0 {
-			return []specs.LinuxIDMapping{{HostID: nobody, Size: nobodies}}
-		}
-		return []specs.LinuxIDMapping{{ContainerID: inside, HostID: uint32(outside), Size: 1}}
-	}
 	b.outer = b.uid
 	if b.uid == 0 {
 		b.outer = nobody + int(b.inner)
 	}
-	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = one(b.inner, b.uid), one(b.innerGID, b.gid)
+	l := b.spec.Linux
+	l.UIDMappings, l.GIDMappings = b.one(b.inner, b.uid), b.one(b.innerGID, b.gid)
+	if uids, gids := runtime.SubordinateMaps(b.inner, b.innerGID); b.uid != 0 && len(b.o.Caps) > 0 && uids != nil {
+		l.UIDMappings, l.GIDMappings = uids, gids
+	}
 	return nil
+}
+
+// one maps an ordinary user's id.
+func (b *builder) one(inside uint32, outside int) []specs.LinuxIDMapping {
+	if b.uid == 0 {
+		return []specs.LinuxIDMapping{{HostID: nobody, Size: nobodies}}
+	}
+	return []specs.LinuxIDMapping{{ContainerID: inside, HostID: uint32(outside), Size: 1}}
 }
 
 func (b *builder) loose(what string) { b.Loose = append(b.Loose, what) }
@@ -188,6 +195,9 @@ func (b *builder) rights() error {
 		caps[i] = "CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")
 		if !slices.Contains(runtime.SupportedFeatures().Linux.Capabilities, caps[i]) {
 			return bad("cap-add", "see capabilities(7)", "unknown capability %q", name)
+		}
+		if caps[i] == "CAP_SYS_PTRACE" {
+			return bad("cap-add", "leave it out: tracing the job's own processes needs no capability", "with %s a job could take over its init", caps[i])
 		}
 		b.loose("--cap-add " + caps[i])
 	}
