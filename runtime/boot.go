@@ -348,6 +348,14 @@ func (c *creation) runtimeHooks() error {
 
 // deliver hands the pty master and the pidfd to those who asked for them.
 func (c *creation) deliver(fds []int) error {
+	if last := len(fds) - 1; c.o.Scratch != nil && last >= 0 {
+		dir := os.NewFile(uintptr(fds[last]), "scratch")
+		fds = fds[:last]
+		if err := c.o.Scratch(dir); err != nil {
+			closeAll(fds)
+			return err
+		}
+	}
 	defer closeAll(fds)
 	if err := deliverTerminal(fds, c.o.ConsoleSocket, c.o.Terminal); err != nil {
 		return err

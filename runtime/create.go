@@ -61,6 +61,10 @@ type CreateOptions struct {
 	// may enter, for mounts to show them; they end with the container.
 	Files []File
 
+	// Scratch receives, before the process runs, the directory that overlays with the
+	// option scratch write to; only Run uses it.
+	Scratch func(dir *os.File) error
+
 	recording  *seccomp.Recording // see Record
 	foreground bool               // Run stays with the process
 }
@@ -172,7 +176,7 @@ func (c *creation) compile(id string) error {
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
 		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Net: c.o.Net,
-		State: c.stateDir(id), Resolver: hostResolver, Notify: told != "",
+		State: c.stateDir(id), Resolver: hostResolver, Notify: told != "", Scratch: c.o.Scratch != nil,
 	})
 	if err != nil {
 		return err

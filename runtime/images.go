@@ -35,7 +35,9 @@ func (s *Images) Open(ctx context.Context, name string) (*image.Image, error) {
 		}
 	}
 	store := &image.Store{Dir: dir, UIDMaps: rooted(s.UIDMaps), GIDMaps: rooted(s.GIDMaps), Limit: s.Limit}
-	store.Start = func(ctx context.Context) (image.Peer, error) { return s.start(ctx, store.UIDMaps, store.GIDMaps) }
+	store.Start = func(ctx context.Context) (image.Peer, error) {
+		return startConfined(ctx, s.Program, store.UIDMaps, store.GIDMaps)
+	}
 	img, err := store.Open(ctx, name)
 	if e, ok := errors.AsType[*image.Error](err); ok {
 		err = &Error{Path: e.Path, Err: e, Hint: e.Hint}
@@ -61,19 +63,20 @@ func imageDir() (string, error) {
 	return filepath.Join(dir, "husk/images"), err
 }
 
-// confined is an unpacker that is running.
+// confined is a helper program that is running.
 type confined struct {
 	*namespaces.Conn
 	proc *namespaces.Process
 	stop func() bool
 }
 
-// start starts the unpacker where it can reach nothing but what it is handed.
-func (s *Images) start(ctx context.Context, uids, gids []specs.LinuxIDMapping) (image.Peer, error) {
-	if s.Program == nil {
+// startConfined starts the program that reads images where it can reach nothing but what
+// it is handed.
+func startConfined(ctx context.Context, program io.ReaderAt, uids, gids []specs.LinuxIDMapping, args ...string) (*confined, error) {
+	if program == nil {
 		return nil, errNoUnpacker
 	}
-	exe, err := namespaces.SealedProgram("husk-unpacker", s.Program)
+	exe, err := namespaces.SealedProgram("husk-unpacker", program)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +85,7 @@ func (s *Images) start(ctx context.Context, uids, gids []specs.LinuxIDMapping) (
 	c := &namespaces.Config{
 		New:     unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		UIDMaps: uids, GIDMaps: gids, Cgroup: -1,
-		Exe: exe, Args: []string{"husk-unpacker"}, Env: []string{"GOTRACEBACK=none"},
+		Exe: exe, Args: append([]string{"husk-unpacker"}, args...), Env: []string{"GOTRACEBACK=none"},
 	}
 	if len(uids)+len(gids) > 0 {
 		c.New |= unix.CLONE_NEWUSER

@@ -218,7 +218,7 @@ func (i *initer) apply(s *Step) error {
 		defer unix.Close(ns)
 		return i.root.Visit(ns)
 	case opReady:
-		return i.ready()
+		return i.ready(s)
 	case opNoProcess:
 		return errors.New("there is no process to start")
 	default:
@@ -364,13 +364,22 @@ func (e *notFoundError) Error() string {
 
 func (e *notFoundError) Unwrap() error { return e.err }
 
+var errNoScratch = errors.New("no overlay has the option scratch")
+
 // ready ends create: from here on the init lives on its own, not as long as its parent.
 // Between READY and GO the parent's death still ends it, by EOF.
-func (i *initer) ready() error {
+func (i *initer) ready(s *Step) error {
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 	var fds []int
 	if master := i.root.Master(); master >= 0 {
 		fds = append(fds, master)
+	}
+	if len(s.Nums) > 0 {
+		scratch := i.root.Scratch()
+		if scratch < 0 {
+			return errNoScratch
+		}
+		fds = append(fds, scratch)
 	}
 	if err := i.conn.Send(msgReady, nil, fds...); err != nil {
 		os.Exit(1)

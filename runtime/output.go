@@ -19,14 +19,19 @@ type output struct {
 // newOutput makes sure, before anything is started, that the output has a place, and
 // room there for size bytes even if the disk is full by the end.
 func newOutput(what, path string, size int64) (*output, error) {
-	o := &output{what: what, path: path, name: filepath.Base(path), room: -1}
 	dir := filepath.Dir(path)
-	var err error
-	if o.dir, err = openPath(dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+	fd, err := openPath(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
 		return nil, &fs.PathError{Op: "open directory of " + what, Path: dir, Err: err}
 	}
+	return outputIn(fd, what, path, size)
+}
+
+// outputIn is newOutput for who has opened the directory, which the output owns then.
+func outputIn(dir int, what, path string, size int64) (*output, error) {
+	o := &output{what: what, path: path, name: filepath.Base(path), dir: dir, room: -1}
 	var st unix.Stat_t
-	err = unix.Fstatat(o.dir, o.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(o.dir, o.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
 		err = errors.New("it is not a regular file, which could be replaced")
@@ -77,8 +82,13 @@ func (o *output) write(b []byte) error {
 	if o == nil {
 		return nil
 	}
+	return o.fill(func(fd int) error { return writeAll(fd, b) })
+}
+
+// fill replaces the file by what is written by who knows how.
+func (o *output) fill(with func(fd int) error) error {
 	o.release()
-	return o.fail(replaceFile(o.dir, o.name, b, 0o644, false))
+	return o.fail(replaceWith(o.dir, o.name, 0o644, false, with))
 }
 
 func (o *output) fail(err error) error {

@@ -33,7 +33,7 @@ const (
 	opLookup                   // Args: program, value of PATH, working directory
 	opTurn                     // let the parent open what is mounted next
 	opVisit                    // enter the mount namespace that the container shares with others
-	opReady                    // tell the parent; wait for start
+	opReady                    // tell the parent; wait for start; Nums: the parent wants the scratch
 	opNoProcess                // the config has no process: start fails
 	opAffinity                 // Args: list; Nums: mask of CPUs; without: run on every CPU
 	opScheduler                // Args: policy, flags…; Nums: policy, flags, nice, priority, runtime, deadline, period
@@ -116,6 +116,7 @@ type PlanOptions struct {
 	State        string                 // directory of what the container is given of husk's
 	Resolver     func() (string, error) // resolv.conf of the host, for other network namespaces
 	Notify       bool                   // somebody wants to know when the process is ready
+	Scratch      bool                   // somebody wants what overlays write to
 }
 
 // AnnotationUmask, set to "inherit", leaves the caller's umask to a process whose
@@ -183,7 +184,10 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	if p.Visited != nil {
 		p.add(opVisit, p.Visited.Field)
 	}
-	p.add(opReady, "")
+	ready := p.add(opReady, "")
+	if o.Scratch {
+		ready.Nums = []int64{1}
+	}
 	return p, p.process(linux, id, o)
 }
 

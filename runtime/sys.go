@@ -64,7 +64,12 @@ func closeAll(fds []int) {
 
 // replaceFile writes name in dir so that a reader, or a crash, sees the old content or
 // the new: a temporary file, then rename.
-func replaceFile(dir int, name string, b []byte, mode uint32, durable bool) (err error) {
+func replaceFile(dir int, name string, b []byte, mode uint32, durable bool) error {
+	return replaceWith(dir, name, mode, durable, func(fd int) error { return writeAll(fd, b) })
+}
+
+// replaceWith is replaceFile for who fills the new file himself.
+func replaceWith(dir int, name string, mode uint32, durable bool, fill func(fd int) error) (err error) {
 	tmp := "." + name + ".tmp" + strconv.Itoa(os.Getpid())
 	fd, err := openat(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, mode)
 	if err != nil {
@@ -75,7 +80,7 @@ func replaceFile(dir int, name string, b []byte, mode uint32, durable bool) (err
 			_ = unlinkat(dir, tmp, 0)
 		}
 	}()
-	err = writeAll(fd, b)
+	err = fill(fd)
 	if err == nil && durable {
 		err = retryErr(func() error { return unix.Fsync(fd) })
 	}

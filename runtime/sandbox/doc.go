@@ -24,6 +24,7 @@
 //	env.go      variables
 //	secrets.go  files that only the job can read
 //	limits.go   limits, and what can be done without them
+//	changes.go  what it has changed, for who wants to keep that
 //	run.go      from beginning to end
 //	watch.go    limits on time and output
 //	report.go   how it ended, for programs and for people

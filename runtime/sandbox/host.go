@@ -92,6 +92,7 @@ func (b *builder) mapped(options []string) []string {
 }
 
 func (b *builder) overlay(on, lower string) {
+	b.overlays = append(b.overlays, on)
 	b.mount(specs.Mount{Destination: on, Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + lower, "scratch", "nosuid", "nodev"}})
 }
 

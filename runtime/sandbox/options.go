@@ -38,6 +38,9 @@ type Options struct {
 	Seccomp string   // file with a profile, "unconfined", "": the default profile
 	UID     string   // UID[:GID] inside
 
+	Keep   string // directory that what was written outside of the workspace is kept in, "": none
+	Export string // file for it as a layer of an image, "": none
+
 	Report  string // file for how the job ended and what it used, "": none
 	Summary bool   // the same for people
 
@@ -108,6 +111,8 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces; an ordinary user's then has the user's subordinate ids, too (subuid(5))")
 	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
 	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")
+	fs.StringVar(&o.Keep, "keep", "", "keep what the job has changed outside of the workspace in this `directory`, which must be empty or missing, as overlay has it: what it removed are devices 0:0")
+	fs.StringVar(&o.Export, "export", "", "write what the job has changed outside of the workspace to this `file`, as a layer of an OCI image (tar)")
 	fs.StringVar(&o.Report, "report", "", "write to this `file` how the job ended and what it used, as JSON")
 	fs.BoolVar(&o.Summary, "summary", false, "print at the end, in a few lines on standard error, how the job ended and what it used")
 	list(&o.Env, "env", "set a variable: `NAME=VALUE`, or NAME for the caller's value")

@@ -23,7 +23,15 @@ type report struct {
 	Reason  string          `json:"reason"` // why husk or the kernel ended the job, "" if it ended by itself
 	Loose   []string        `json:"loose"`
 	LeftOut []string        `json:"leftOut"`
+	Changed *changed        `json:"changed"` // outside of the workspace, null: not known
 	Used    *runtime.Report `json:"used"`
+}
+
+// changed is in a report how much the job has changed.
+type changed struct {
+	Files   uint64 `json:"files"` // made or written to
+	Removed uint64 `json:"removed"`
+	Bytes   uint64 `json:"bytes"` // that the files take
 }
 
 // findReport looks where it is to be.
@@ -54,7 +62,7 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 	r := report{
 		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, Reason: res.Reason,
 		Loose: append([]string{}, j.Loose...), LeftOut: append([]string{}, j.LeftOut...), // [], not null
-		Used: res.Report,
+		Changed: (*changed)(res.Changed), Used: res.Report,
 	}
 	if failure != nil {
 		r.Reason = failure.Error()
@@ -134,6 +142,9 @@ func (j *Job) Summary(to io.Writer, res *Result) error {
 			}
 			line("io", "%s read, %s written", Bytes(read), Bytes(written))
 		}
+	}
+	if c := res.Changed; c != nil {
+		line("changed", "%d files of %s, %d removed, outside of the workspace", c.Files, Bytes(c.Bytes), c.Removed)
 	}
 	for _, text := range j.Loose {
 		line("loose", "%s", text)

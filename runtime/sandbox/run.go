@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskrun/husk/rootfs/changes"
 	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type Result struct {
 	*runtime.Report
 	Status int    // what husk sandbox exits with
 	Reason string // why husk ended it, "" if it ended by itself
+
+	Changed *changes.Count // outside of the workspace; nil: not known
 }
 
 // Config is the text of the config.json.
@@ -75,6 +78,14 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 	o.Files = j.addSecrets(r, id, j.outer)
 	o.Terminal = take
 	o.Net = j.net
+	c, err := j.changes()
+	if err != nil {
+		return res, failed(err)
+	}
+	defer c.Close()
+	if j.looksAtChanges() {
+		o.Scratch = c.Take
+	}
 	if o.Config, err = j.Config(); err != nil {
 		return res, failed(err)
 	}
@@ -90,18 +101,24 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 		res.Status = e.Exit
 		return res, e
 	}
-	return j.judge(res), nil
+	j.judge(res)
+	if err := j.keep(c, res); err != nil {
+		e := failed(err)
+		res.Status = e.Exit
+		return res, e
+	}
+	return res, nil
 }
 
 // judge decides what the end means.
-func (j *Job) judge(res *Result) *Result {
+func (j *Job) judge(res *Result) {
 	if res.Reason != "" {
 		res.Status = StatusEnded
-		return res
+		return
 	}
 	s := res.Report.Stats
 	if s == nil || s.Memory == nil || s.Memory.Events.OOMKill == 0 || res.Status != 128+int(unix.SIGKILL) {
-		return res
+		return
 	}
 	limit, peak := "a memory limit above the job's", ""
 	if s.Memory.Limit != math.MaxUint64 {
@@ -111,7 +128,6 @@ func (j *Job) judge(res *Result) *Result {
 		peak = fmt.Sprintf("; the peak was %s", Bytes(*s.Memory.Peak))
 	}
 	res.Reason = "killed by " + limit + peak
-	return res
 }
 
 // sweep removes what jobs have left whose husk was killed: they died with it.

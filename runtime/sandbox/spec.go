@@ -30,6 +30,9 @@ type Job struct {
 	secrets   []secret
 	caches    []string // directories to be made
 	report    string   // file, "": none
+	keeps     string   // directory for what is changed, "": none
+	exports   string   // file for it, "": none
+	overlays  []string // where they are mounted
 }
 
 // nobody is the first of the 65536 ids that those of a job are outside, where the caller
@@ -57,7 +60,7 @@ func New(o *Options) (*Job, error) {
 	b := &builder{Job: Job{o: &options}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
 	b.Spec = b.spec
 	for _, step := range []func() error{
-		b.ids, b.findWorkspace, b.findWritable, b.findReport, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment,
+		b.ids, b.findWorkspace, b.findWritable, b.findReport, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment, b.outputs,
 	} {
 		if err := step(); err != nil {
 			return nil, err
