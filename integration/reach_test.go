@@ -164,6 +164,17 @@ func (s *space) sees(t *testing.T, address string, want ...string) {
 	}
 }
 
+// refused makes sure that a connection is refused at once.
+func (s *space) refused(address string) {
+	s.t.Helper()
+	must(s.t, s.do(func() error {
+		if _, err := net.Dial("tcp", address); !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("%s: %v", address, err)
+		}
+		return nil
+	}))
+}
+
 // A town is the host, which is the box, and a peer behind a router that knows nothing of
 // containers.
 type town struct {
@@ -230,13 +241,9 @@ func TestNetReach(t *testing.T) {
 				w.host.sees(t, address, "10.88.0.1")
 			}
 			w.host.sees(t, "[2001:db8:1::1]:8080", "fd68:7573:6b00::1")
+			w.host.sees(t, "127.0.1.1:8080", "10.88.0.1")
 			// What cannot be answered is not sent: who tries it goes on with 127.0.0.1.
-			must(t, w.host.do(func() error {
-				if _, err := net.Dial("tcp", "[::1]:8080"); !errors.Is(err, unix.ECONNREFUSED) {
-					return fmt.Errorf("::1: %v", err)
-				}
-				return nil
-			}))
+			w.host.refused("[::1]:8080")
 		})
 		// A neighbour's address may be hidden where bridges show the packet filter nothing.
 		for _, filtered := range []string{"0", "1"} {
@@ -270,14 +277,15 @@ func TestNetReach(t *testing.T) {
 }
 
 // So do those without a bridge, and those on somebody else's, which stays as it is: the
-// host's 127.0.0.1 has no way to these.
+// host's 127.0.0.1 has no way to these. A port may be published at one address only.
 func TestNetReachOtherwise(t *testing.T) {
 	box(t, func(t *testing.T) {
 		w := newTown(t)
 		w.host.ip("link add br0 type bridge", "addr add 10.66.0.1/24 dev br0", "link set br0 up")
 		t.Cleanup(func() { w.host.ip("link del br0") })
 		b := newBundle(t, func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "1000"} })
-		point := b.inhabit("c1", "address=10.77.0.2/32,address=fd77::2/128,gateway=10.77.0.1,gateway=fd77::1,masquerade,forwarding,publish=81:80/tcp,publish=81:80/udp")
+		point := b.inhabit("c1", "address=10.77.0.2/32,address=fd77::2/128,gateway=10.77.0.1,gateway=fd77::1,masquerade,forwarding,publish=81:80/tcp,publish=81:80/udp,"+
+			"publish=127.0.0.1:83:80/tcp,publish=127.0.0.1:83:80/udp,publish=192.0.2.1:84:80/tcp,publish=192.0.2.1:84:80/udp,publish=[2001:db8:1::1]:84:80/tcp,publish=[2001:db8:1::1]:84:80/udp")
 		foreign := b.inhabit("c2", "bridge=br0,address=auto,masquerade,publish=82:80/tcp,publish=82:80/udp")
 		neighbour := b.inhabit("c3", "bridge=br0,address=auto")
 		w.peer.serve("198.51.100.1:7")
@@ -292,7 +300,14 @@ func TestNetReachOtherwise(t *testing.T) {
 		w.peer.sees(t, "192.0.2.1:82", "198.51.100.1")
 		w.host.sees(t, "127.0.0.1:81", "10.77.0.1")
 		w.host.sees(t, "192.0.2.1:82", "10.66.0.1")
-		w.host.sees(t, "127.0.0.1:82", "")
+		w.host.refused("127.0.0.1:82")
+		w.host.sees(t, "127.0.0.1:83", "10.77.0.1")
+		w.host.refused("192.0.2.1:83")
+		w.peer.refused("192.0.2.1:83")
+		w.peer.sees(t, "192.0.2.1:84", "198.51.100.1")
+		w.peer.sees(t, "[2001:db8:1::1]:84", "2001:db8:2::1")
+		w.host.refused("127.0.0.1:84")
+		neighbour.sees(t, "192.0.2.1:84", "10.66.0.3")
 		point.sees(t, "192.0.2.1:81", "10.77.0.1")
 		foreign.sees(t, "192.0.2.1:82", "10.66.0.1", "10.66.0.2")
 		foreign.sees(t, "192.0.2.1:81", "10.66.0.2")
@@ -322,6 +337,9 @@ func TestNetSuccession(t *testing.T) {
 		}
 		const words = "masquerade,forwarding,publish=8080:80/udp"
 		b.inhabit("c0", "bridge=husk1,address=auto,forwarding,publish=81:80/tcp") // the kernel begins to remember
+		for _, address := range []string{"192.0.2.1:9", "[2001:db8:1::1]:9"} {
+			w.peer.refused(address) // the way there is known
+		}
 		asked("", "")
 		c1 := b.inhabit("c1", "bridge=husk0,address=auto,"+words)
 		c1.serve(":80")

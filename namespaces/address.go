@@ -192,11 +192,11 @@ func (a Address) Is4() bool { return len(a.IP) == 4 }
 // single says whether this can be the address of one interface: neither unspecified,
 // loopback nor multicast.
 func (a Address) single() bool {
-	return bytes.Count(a.IP, []byte{0}) != len(a.IP) && !a.loopback() && !a.multicast()
+	return bytes.Count(a.IP, []byte{0}) != len(a.IP) && !a.Loopback() && !a.multicast()
 }
 
-// loopback says whether the address is the host's own, whatever host.
-func (a Address) loopback() bool {
+// Loopback says whether the address is the host's own, whatever host.
+func (a Address) Loopback() bool {
 	if a.Is4() {
 		return a.IP[0] == 127
 	}

@@ -37,11 +37,16 @@ type Route struct {
 	Via Address // without IP: the gateway or, if there is none, whatever the interface is connected to
 }
 
-// Port is one of the host's, of every address that it has, which leads to one of the
-// container's.
+// Port is one of the host's, which leads to one of the container's.
 type Port struct {
-	Protocol   byte // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	Protocol   byte    // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	At         Address // of the host; without IP: every one
 	Host, Into uint16
+}
+
+// Clashes says whether both are the host's same port, at some address.
+func (p Port) Clashes(q Port) bool {
+	return p.Protocol == q.Protocol && p.Host == q.Host && (p.At.IP == nil || q.At.IP == nil || slices.Equal(p.At.IP, q.At.IP))
 }
 
 // String writes it as the word publish has it.
@@ -50,7 +55,15 @@ func (p Port) String() string {
 	if p.Protocol == unix.IPPROTO_UDP {
 		protocol = "udp"
 	}
-	return fmt.Sprintf("%d:%d/%s", p.Host, p.Into, protocol)
+	at := ""
+	switch {
+	case p.At.IP == nil:
+	case p.At.Is4():
+		at = p.At.Alone() + ":"
+	default:
+		at = "[" + p.At.Alone() + "]:"
+	}
+	return fmt.Sprintf("%s%d:%d/%s", at, p.Host, p.Into, protocol)
 }
 
 // BridgePrefix begins the names of the bridges that are made if they are missing.
@@ -146,11 +159,19 @@ func setName(p *string, s string) error {
 	return nil
 }
 
-// addPort: HOST:CONTAINER/PROTOCOL.
-func (i *Interface) addPort(s string) error {
+// addPort: HOST:CONTAINER/PROTOCOL, behind an address of the host and a colon, if any.
+func (i *Interface) addPort(s string) (err error) {
 	ports, protocol, _ := strings.Cut(s, "/")
-	host, into, _ := strings.Cut(ports, ":")
+	host, into := cutLast(ports)
+	at, host := cutLast(host)
 	p := Port{Host: parsePort(host), Into: parsePort(into)}
+	if at != "" {
+		inside, bracketed := strings.CutPrefix(strings.TrimSuffix(at, "]"), "[")
+		p.At, _, err = parseAddress(inside)
+		if err != nil || p.At.Is4() == bracketed || !p.At.single() && !p.At.Loopback() {
+			return errors.New("has something in front that is not one address of the host, as in 127.0.0.1:8080:80/tcp or [2001:db8::1]:53:53/udp; without any it is of all of them")
+		}
+	}
 	switch protocol {
 	case "tcp":
 		p.Protocol = unix.IPPROTO_TCP
@@ -160,11 +181,17 @@ func (i *Interface) addPort(s string) error {
 	if p.Protocol == 0 || p.Host == 0 || p.Into == 0 {
 		return errors.New("is not a port of the host and one of the container, as in 8080:80/tcp or 53:53/udp")
 	}
-	if slices.ContainsFunc(i.Publish, func(q Port) bool { return q.Protocol == p.Protocol && q.Host == p.Host }) {
+	if slices.ContainsFunc(i.Publish, p.Clashes) {
 		return errors.New("is a second use of that port of the host")
 	}
 	i.Publish = append(i.Publish, p)
 	return nil
+}
+
+// cutLast cuts at the last colon, with all of s behind if there is none.
+func cutLast(s string) (before, after string) {
+	k := strings.LastIndexByte(s, ':')
+	return s[:max(k, 0)], s[k+1:]
 }
 
 // parsePort returns 0 for what is none.
@@ -288,7 +315,7 @@ const MaxDNS = 3
 func (i *Interface) addDNS(s string) error {
 	if s != DNSHost && s != DNSNone {
 		a, prefix, err := parseAddress(s)
-		if err != nil || prefix || !a.single() && !a.loopback() {
+		if err != nil || prefix || !a.single() && !a.Loopback() {
 			return fmt.Errorf("is neither the IP address of a server nor %s nor %s", DNSHost, DNSNone)
 		}
 		s = a.Alone()
@@ -317,6 +344,11 @@ func (i *Interface) LeadsOut() bool { return i.Auto || len(i.Gateways) > 0 }
 func (i *Interface) CheckPair() error {
 	if i.Auto && i.Bridge == "" {
 		return errors.New("address: auto takes one of a bridge's network, and no bridge is given")
+	}
+	for _, p := range i.Publish {
+		if p.At.IP != nil && !p.At.Is4() && p.At.Loopback() {
+			return fmt.Errorf("publish: %s: nothing comes back to ::1 from a container; 127.0.0.1 does", p)
+		}
 	}
 	return nil
 }

@@ -43,8 +43,9 @@ func (i *Interface) PastaOptions() ([]string, error) {
 	// other one, and the gateway's address to the host's loopback.
 	list := []string{
 		"--config-net", "--no-map-gw", "--ns-ifname", i.Name, "--tcp-ns", "none", "--udp-ns", "none",
-		"--tcp-ports", i.published(unix.IPPROTO_TCP), "--udp-ports", i.published(unix.IPPROTO_UDP),
 	}
+	list = append(list, i.published("--tcp-ports", unix.IPPROTO_TCP)...)
+	list = append(list, i.published("--udp-ports", unix.IPPROTO_UDP)...)
 	if i.MTU != 0 {
 		list = append(list, "--mtu", strconv.Itoa(i.MTU))
 	}
@@ -60,18 +61,22 @@ func (i *Interface) PastaOptions() ([]string, error) {
 	return i.pastaAddresses(list)
 }
 
-// published lists ports as pasta wants them.
-func (i *Interface) published(protocol byte) string {
-	var list []string
+// published lists ports as pasta wants them: an address is for a whole option.
+func (i *Interface) published(option string, protocol byte) (list []string) {
 	for _, p := range i.Publish {
-		if p.Protocol == protocol {
-			list = append(list, strconv.Itoa(int(p.Host))+":"+strconv.Itoa(int(p.Into)))
+		if p.Protocol != protocol {
+			continue
 		}
+		at := ""
+		if p.At.IP != nil {
+			at = p.At.Alone() + "/"
+		}
+		list = append(list, option, fmt.Sprintf("%s%d:%d", at, p.Host, p.Into))
 	}
 	if list == nil {
-		return "none"
+		return []string{option, "none"}
 	}
-	return strings.Join(list, ",")
+	return list
 }
 
 // pastaAddresses: one of a family, with its gateway, or none.

@@ -12,7 +12,7 @@ func TestPastaOptions(t *testing.T) {
 	for _, test := range []struct{ words, want string }{
 		{"address=auto", always + closed},
 		{"address=auto,masquerade,dns=none,hosts", always + closed},
-		{"address=auto,publish=8080:80/tcp,publish=53:53/udp,publish=8081:81/tcp", always + "--tcp-ports 8080:80,8081:81 --udp-ports 53:53"},
+		{"address=auto,publish=8080:80/tcp,publish=53:53/udp,publish=127.0.0.1:8081:81/tcp", always + "--tcp-ports 8080:80 --tcp-ports 127.0.0.1/8081:81 --udp-ports 53:53"},
 		{"address=10.0.0.2/24,gateway=10.0.0.1,mtu=1400,mac=02:00:00:00:00:0a", always + closed + " --mtu 1400 --ns-mac-addr 02:00:00:00:00:0a --address 10.0.0.2 --gateway 10.0.0.1 --netmask 24 --ipv4-only"},
 		{"address=fd00::2/64,gateway=fd00::1", always + closed + " --address fd00::2 --gateway fd00::1 --ipv6-only"},
 		{"address=fd00::2/64,gateway=fd00::1,address=10.0.0.2/8,gateway=10.0.0.1", always + closed + " --address fd00::2 --gateway fd00::1 --address 10.0.0.2 --gateway 10.0.0.1 --netmask 8"},

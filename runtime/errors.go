@@ -173,6 +173,7 @@ var hints = []struct {
 	{cause: syscall.EEXIST, text: "the container has a network device", hint: "the kernel makes that one in every network namespace: give the interface another name"},
 	{cause: syscall.EEXIST, text: "make network device", hint: "its name, or that of host-name, was taken a moment ago: write another one"},
 	{cause: syscall.EHOSTUNREACH, text: "masquerade and publish: ", hint: "add the word forwarding, or: sysctl -w net.ipv4.ip_forward=1 (and net.ipv6.conf.all.forwarding=1 for IPv6)"},
+	{cause: syscall.EADDRNOTAVAIL, text: "publish: ", hint: "ip addr shows the addresses of the host; leave the address out to publish at every one, or write one of the host's other addresses"},
 	{cause: syscall.EADDRINUSE, text: "publish: ", hint: "write another port of the host; ss -lntup shows the programs that listen, nft list table inet husk the containers that publish"},
 	{text: "packet filter: ", hint: "masquerade and publish need nftables in the kernel: the modules nf_tables, nft_chain_nat, nft_ct, nft_fib_inet, nft_masq and nft_nat; nft list table inet husk shows what is there"},
 	{cause: syscall.EAGAIN, text: "lock the host's network namespace", hint: "try again; /proc/locks shows who keeps a FLOCK on the inode of /proc/self/ns/net"},

@@ -95,6 +95,7 @@ func TestHints(t *testing.T) {
 		{"", fmt.Errorf("--net lo: the container has a network device lo already: %w", syscall.EEXIST), "the kernel makes that one"},
 		{"", fmt.Errorf("--net x: make network device x: %w", syscall.EEXIST), "its name, or that of host-name"},
 		{"", fmt.Errorf("masquerade and publish: the host forwards no packets: %w", syscall.EHOSTUNREACH), "add the word forwarding"},
+		{"", fmt.Errorf("publish: 192.0.2.9:80:80/tcp: the host has no such address: %w", syscall.EADDRNOTAVAIL), "ip addr shows the addresses of the host"},
 		{"", fmt.Errorf("publish: 80:80/tcp: a program of the host uses the port: %w", syscall.EADDRINUSE), "write another port of the host"},
 		{"", fmt.Errorf("packet filter: %w", syscall.EOPNOTSUPP), "masquerade and publish need nftables"},
 		{"", fmt.Errorf("--net x: lock the host's network namespace: another program holds it: %w", syscall.EAGAIN), "try again; /proc/locks"},

@@ -23,7 +23,10 @@ func (p *pair) feasible() error {
 		return fmt.Errorf("masquerade and publish: the host forwards no packets: %w", unix.EHOSTUNREACH)
 	}
 	for _, port := range p.Publish {
-		if err := vacant(port); err != nil {
+		switch err := vacant(port); {
+		case errors.Is(err, unix.EADDRNOTAVAIL):
+			return fmt.Errorf("publish: %s: the host has no such address: %w", port, err)
+		case err != nil:
 			return fmt.Errorf("publish: %s: a program of the host uses the port: %w", port, err)
 		}
 	}
@@ -78,10 +81,13 @@ func vacant(p namespaces.Port) error {
 	if p.Protocol == unix.IPPROTO_UDP {
 		kind = unix.SOCK_DGRAM
 	}
-	for family, to := range map[int]unix.Sockaddr{
-		unix.AF_INET:  &unix.SockaddrInet4{Port: int(p.Host)},
-		unix.AF_INET6: &unix.SockaddrInet6{Port: int(p.Host)},
-	} {
+	to4, to6 := &unix.SockaddrInet4{Port: int(p.Host)}, &unix.SockaddrInet6{Port: int(p.Host)}
+	copy(to4.Addr[:], p.At.IP)
+	copy(to6.Addr[:], p.At.IP)
+	for family, to := range map[int]unix.Sockaddr{unix.AF_INET: to4, unix.AF_INET6: to6} {
+		if p.At.IP != nil && p.At.Is4() != (family == unix.AF_INET) {
+			continue
+		}
 		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			continue // there is no such family
@@ -145,6 +151,16 @@ func (l *linker) vacate(p *pair) error {
 // reachable has the interface masqueraded and published, if it wants that. Its packets
 // come and go through a device of the host.
 func (l *linker) reachable(p *pair, device int) error {
+	if !p.Filtered() && !p.Forwarding {
+		return nil
+	}
+	outer, err := l.host.link(device, "")
+	if err != nil {
+		return err
+	}
+	if err := p.publishable(outer); err != nil {
+		return err
+	}
 	if p.Forwarding {
 		for _, file := range p.forwarding() {
 			if err := turn(file, true); err != nil {
@@ -155,21 +171,29 @@ func (l *linker) reachable(p *pair, device int) error {
 	if !p.Filtered() {
 		return nil
 	}
-	outer, err := l.host.link(device, "")
+	if err = l.filter.add(p, outer); err == nil {
+		err = l.host.redirected(p.Publish)
+	}
 	if err != nil {
-		return err
-	}
-	if err := l.filter.add(p, outer.Name); err != nil {
 		return fmt.Errorf("packet filter: %w", err)
-	}
-	if err := l.host.redirected(p.Publish); err != nil {
-		return fmt.Errorf("packet filter: %w", err)
-	}
-	if len(p.Publish) == 0 {
-		return nil
 	}
 	if err := l.loopback(p, outer); err != nil {
 		return fmt.Errorf("publish to the host's loopback addresses: %w", err)
+	}
+	return nil
+}
+
+// publishable looks at what is known only now: whether there is a way from the addresses
+// of the host at which ports are published.
+func (p *pair) publishable(device *netlink.LinkAttrs) error {
+	for _, port := range p.Publish {
+		switch {
+		case port.At.IP == nil:
+		case !p.has(port.At.Is4()):
+			return fmt.Errorf("publish: %s: the container has no address of its family: %w", port, unix.EADDRNOTAVAIL)
+		case port.At.Loopback() && device.Group != group:
+			return fmt.Errorf("publish: %s: answers do not come to it through %s, which husk has not made: %w", port, device.Name, unix.EADDRNOTAVAIL)
+		}
 	}
 	return nil
 }
@@ -178,7 +202,8 @@ func (l *linker) reachable(p *pair, device int) error {
 // back: the packet filter hides that address from the container, and drops what uses it
 // without being asked. A device that is not husk's stays as it is.
 func (l *linker) loopback(p *pair, device *netlink.LinkAttrs) error {
-	if device.Group != group || !p.has(true) {
+	local := func(port namespaces.Port) bool { return port.At.IP == nil || port.At.Loopback() }
+	if device.Group != group || !p.has(true) || !slices.ContainsFunc(p.Publish, local) {
 		return nil
 	}
 	return turn(localnet(device.Name), true)

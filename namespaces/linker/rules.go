@@ -30,8 +30,11 @@ type filter struct {
 	// The devices of the host behind which containers are, each of them twice: a packet
 	// comes from, goes to, or stays behind one if two names of devices are an element.
 	devices *nftables.Set
-	// Of IPv4 and of IPv6: addresses, addresses twice, and ports.
-	masquerade, published, ports [2]*nftables.Set
+	// Of IPv4 and of IPv6: addresses, addresses twice, ports of the host, and ports of one
+	// address of it.
+	masquerade, published, ports, bound [2]*nftables.Set
+	// The ports that are reached at 127.0.0.0/8, too.
+	loopback *nftables.Set
 }
 
 // tableName is that of the table, of the family inet.
@@ -55,14 +58,19 @@ func openFilter(there bool) (*filter, error) {
 	}
 	f := &filter{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, there: there}
 	pair := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
-	port := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	ports := func(name string, family int, key ...nftables.SetDatatype) *nftables.Set {
+		into := nftables.MustConcatSetType(families[family].address, nftables.TypeInetService)
+		port := nftables.MustConcatSetType(append(key, nftables.TypeInetProto, nftables.TypeInetService)...)
+		return &nftables.Set{Table: f.table, Name: name, KeyType: port, Concatenation: true, IsMap: true, DataType: into}
+	}
+	f.loopback = ports("loopback4", 0)
 	f.devices = &nftables.Set{Table: f.table, Name: "devices", KeyType: pair, Concatenation: true}
 	for k, family := range families {
-		into := nftables.MustConcatSetType(family.address, nftables.TypeInetService)
 		twice := nftables.MustConcatSetType(family.address, family.address)
 		f.masquerade[k] = &nftables.Set{Table: f.table, Name: "masquerade" + family.suffix, KeyType: family.address}
 		f.published[k] = &nftables.Set{Table: f.table, Name: "published" + family.suffix, KeyType: twice, Concatenation: true}
-		f.ports[k] = &nftables.Set{Table: f.table, Name: "ports" + family.suffix, KeyType: port, Concatenation: true, IsMap: true, DataType: into}
+		f.ports[k] = ports("ports"+family.suffix, k)
+		f.bound[k] = ports("bound"+family.suffix, k, family.address)
 	}
 	return f, nil
 }
@@ -79,11 +87,11 @@ var families = [2]struct {
 	number         byte
 	address        nftables.SetDatatype
 	source, length uint32 // where the source is in a packet
-	translatable   []expr.Any
+	loopback       []byte // with which addresses begin to which answers do not come from everywhere
 }{
-	{"4", unix.NFPROTO_IPV4, nftables.TypeIPAddr, 12, 4, nil},
-	// No answer would come back to ::1 from another device than lo.
-	{"6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 8, 16, packet(expr.CmpOpNeq, 24, append(make([]byte, 15), 1))},
+	{"4", unix.NFPROTO_IPV4, nftables.TypeIPAddr, 12, 4, []byte{127}},
+	// None comes back to ::1 from another device than lo.
+	{"6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 8, 16, append(make([]byte, 15), 1)},
 }
 
 func familyOf(a namespaces.Address) int {
@@ -94,7 +102,7 @@ func familyOf(a namespaces.Address) int {
 }
 
 func (f *filter) sets() []*nftables.Set {
-	return append([]*nftables.Set{f.devices}, slices.Concat(f.masquerade[:], f.published[:], f.ports[:])...)
+	return append([]*nftables.Set{f.devices, f.loopback}, slices.Concat(f.masquerade[:], f.published[:], f.ports[:], f.bound[:])...)
 }
 
 // sweep removes what is nobody's: links are all that the host has. It returns whose
@@ -175,7 +183,16 @@ func deviceKey(name string) []byte {
 }
 
 func portKey(p namespaces.Port) []byte {
-	return []byte{p.Protocol, 0, 0, 0, byte(p.Host >> 8), byte(p.Host), 0, 0}
+	return append(slices.Clone(p.At.IP), p.Protocol, 0, 0, 0, byte(p.Host>>8), byte(p.Host), 0, 0)
+}
+
+// keyPort is the other way round.
+func keyPort(key []byte) (p namespaces.Port) {
+	if n := len(key) - 8; n > 0 {
+		p.At.IP, key = key[:n], key[n:]
+	}
+	p.Protocol, p.Host = key[0], binary.BigEndian.Uint16(key[4:])
+	return p
 }
 
 // publisher returns who publishes one of the ports already.
@@ -183,16 +200,15 @@ func (f *filter) publisher(ports []namespaces.Port) (owner string, port namespac
 	if !f.there {
 		return "", port, nil
 	}
-	for _, s := range f.ports {
+	for _, s := range slices.Concat(f.ports[:], f.bound[:]) {
 		all, err := f.conn.GetSetElements(s)
 		if err != nil {
 			return "", port, fmt.Errorf("list map %s: %w", s.Name, err)
 		}
 		for _, e := range all {
-			for _, p := range ports {
-				if string(portKey(p)) == string(e.Key) {
-					return e.Comment, p, nil
-				}
+			other := keyPort(e.Key)
+			if k := slices.IndexFunc(ports, other.Clashes); k >= 0 {
+				return e.Comment, ports[k], nil
 			}
 		}
 	}
@@ -200,14 +216,14 @@ func (f *filter) publisher(ports []namespaces.Port) (owner string, port namespac
 }
 
 // add has an interface of an owner, behind a device of the host, masqueraded and published.
-func (f *filter) add(p *pair, device string) error {
+func (f *filter) add(p *pair, device *netlink.LinkAttrs) error {
 	if !f.there {
 		if err := f.make(); err != nil {
 			return err
 		}
 		f.there = true
 	}
-	elements := map[*nftables.Set][]nftables.SetElement{f.devices: {{Key: deviceKey(device)}}}
+	elements := map[*nftables.Set][]nftables.SetElement{f.devices: {{Key: deviceKey(device.Name)}}}
 	put := func(s *nftables.Set, key, value []byte) {
 		elements[s] = append(elements[s], nftables.SetElement{Key: key, Val: value, Comment: p.owner})
 	}
@@ -216,14 +232,21 @@ func (f *filter) add(p *pair, device string) error {
 		if p.Masquerade {
 			put(f.masquerade[k], a.IP, nil)
 		}
-		if elements[f.published[k]] != nil {
+		if elements[f.published[k]] != nil || len(p.Publish) == 0 {
 			continue // ports lead to the first address of each family
 		}
-		for i, port := range p.Publish {
-			if i == 0 {
-				put(f.published[k], slices.Concat(a.IP, a.IP), nil)
+		put(f.published[k], slices.Concat(a.IP, a.IP), nil)
+		for _, port := range p.Publish {
+			into := append(slices.Clone(a.IP), byte(port.Into>>8), byte(port.Into), 0, 0)
+			switch {
+			case port.At.IP == nil:
+				put(f.ports[k], portKey(port), into)
+			case port.At.Is4() == a.Is4():
+				put(f.bound[k], portKey(port), into)
 			}
-			put(f.ports[k], portKey(port), append(slices.Clone(a.IP), byte(port.Into>>8), byte(port.Into), 0, 0))
+			if port.At.IP == nil && a.Is4() && device.Group == group {
+				put(f.loopback, portKey(port), into)
+			}
 		}
 	}
 	for _, s := range f.sets() {
@@ -293,8 +316,14 @@ func (f *filter) chains() []chain {
 	}
 	for k, family := range families {
 		is := meta(expr.MetaKeyNFPROTO, []byte{family.number})
-		arriving = append(arriving, [][]expr.Any{is, addressType(true), f.redirect(k)})
-		local = append(local, [][]expr.Any{is, family.translatable, addressType(true), f.redirect(k)})
+		own, anywhere := addressType(true), redirect(k, f.ports[k], 0)
+		bound := [][]expr.Any{is, own, redirect(k, f.bound[k], family.length)}
+		loopback := func(op expr.CmpOp) []expr.Any { return packet(op, family.source+family.length, family.loopback) }
+		arriving = append(arriving, bound, [][]expr.Any{is, own, anywhere})
+		local = append(local, bound, [][]expr.Any{is, loopback(expr.CmpOpNeq), own, anywhere})
+		if k == 0 {
+			local = append(local, [][]expr.Any{is, loopback(expr.CmpOpEq), own, redirect(k, f.loopback, 0)})
+		}
 		source := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: family.source, Len: family.length}
 		target := &expr.Payload{DestRegister: first + family.length/4, Base: expr.PayloadBaseNetworkHeader, Offset: family.source + family.length, Len: family.length}
 		leaving = append(leaving,
@@ -318,14 +347,19 @@ func (f *filter) chains() []chain {
 // first is NFT_REG32_00: four bytes, and the first ones of register 1, which has sixteen.
 const first = 8
 
-// redirect leads from a published port to the container's.
-func (f *filter) redirect(k int) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: first},
-		&expr.Payload{DestRegister: first + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: first, DestRegister: first, IsDestRegSet: true, SetName: f.ports[k].Name, SetID: f.ports[k].ID},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(families[k].number), RegAddrMin: first, RegProtoMin: first + families[k].length/4, Specified: true},
+// redirect leads from a published port to the container's. What it is looked up by begins
+// with as many bytes of the address.
+func redirect(k int, ports *nftables.Set, length uint32) (list []expr.Any) {
+	if length > 0 {
+		list = append(list, &expr.Payload{DestRegister: first, Base: expr.PayloadBaseNetworkHeader, Offset: families[k].source + length, Len: length})
 	}
+	return append(
+		list,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: first + length/4},
+		&expr.Payload{DestRegister: first + length/4 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: first, DestRegister: first, IsDestRegSet: true, SetName: ports.Name, SetID: ports.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(families[k].number), RegAddrMin: first, RegProtoMin: first + families[k].length/4, Specified: true},
+	)
 }
 
 func meta(key expr.MetaKey, value []byte) []expr.Any {
