@@ -23,6 +23,7 @@
 //	paths.go    what flags name, where a job may have left links
 //	env.go      variables
 //	secrets.go  files that only the job can read
+//	setid.go    what the default filter forbids beyond husk spec's
 //	limits.go   limits, and what can be done without them
 //	changes.go  what it has changed, for who wants to keep that
 //	run.go      from beginning to end

@@ -14,6 +14,7 @@ import (
 	"github.com/huskrun/husk/rootfs/image"
 	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Job is a sandbox that is ready to be run.
@@ -211,6 +212,11 @@ func (b *builder) rights() error {
 	b.spec.Process.Capabilities = set
 	switch b.o.Seccomp {
 	case "":
+		bits := uint64(unix.S_ISUID)
+		if b.uid == 0 { // for others it is common that directories have their group's bit
+			bits |= unix.S_ISGID
+		}
+		forbidSetID(b.spec.Linux.Seccomp, bits)
 		return nil
 	case "unconfined":
 		b.spec.Linux.Seccomp = nil
