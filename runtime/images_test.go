@@ -484,6 +484,44 @@ func TestImagesBomb(t *testing.T) {
 	}
 }
 
+// TestImagesMemory: what the unpacker has to keep in mind of a layer, as here the headers
+// of directories, is bounded.
+func TestImagesMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	dir := made.Dir("d", 0o755)
+	dir.PAXRecords = map[string]string{"comment": strings.Repeat("x", 1<<19)}
+	piece := made.Layer(t, slices.Repeat([]made.Entry{dir}, 32)...)
+	// gzip members may follow each other, and so do the entries in them.
+	pack := func(t made.TB, b []byte) []byte {
+		return slices.Concat(bytes.Repeat(made.Gzip(t, b[:len(b)-1024]), 60), made.Gzip(t, b[len(b)-1024:]))
+	}
+	path := made.OCI(t, "", config, pack, piece).Archive(t, t.TempDir()+"/image")
+	s := store(t)
+	if _, err := s.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "bytes of memory") {
+		t.Error(err)
+	}
+	if _, err := s.Open(t.Context(), images(t)["layout"]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestImagesPrivate: where the files of an image are the caller's own, nobody else gets at
+// what is set-user-ID among them.
+func TestImagesPrivate(t *testing.T) {
+	s := store(t)
+	s.UIDMaps = []specs.LinuxIDMapping{{ContainerID: 5, HostID: uint32(os.Geteuid()), Size: 1}}
+	s.GIDMaps = []specs.LinuxIDMapping{{ContainerID: 5, HostID: uint32(os.Getegid()), Size: 1}}
+	if _, err := s.Open(t.Context(), images(t)["layout"]); err != nil {
+		t.Fatal(err)
+	}
+	list, _ := filepath.Glob(s.Dir + "/*")
+	if st, err := os.Stat(list[0]); err != nil || st.Mode().Perm() != 0o700 {
+		t.Error(st, err)
+	}
+}
+
 func many(n int) (list []made.Entry) {
 	for i := range n {
 		list = append(list, made.File("f"+strconv.Itoa(i), ""))

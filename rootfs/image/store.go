@@ -36,8 +36,12 @@ func (s *Store) open() (*shelf, error) {
 	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o755); err != nil {
 		return nil, err
 	}
+	mode := os.FileMode(0o710)
+	if d.root[0] == os.Geteuid() {
+		mode = 0o700 // what is set-user-ID there makes others us
+	}
 	return d, errors.Join(
-		own(s.Dir, 0o711, -1), own(d.path, 0o710, d.root[1]), own(d.images, 0o700, -1),
+		own(s.Dir, 0o711, -1), own(d.path, mode, d.root[1]), own(d.images, 0o700, -1),
 		own(d.layers, 0o711, -1), own(d.unfinished, 0o700, -1),
 	)
 }

@@ -17,25 +17,33 @@ var Hidden = []string{
 	"/boot", "/home", "/lost+found", "/media", "/mnt", "/root", "/run",
 	"/etc/.pwd.lock", "/etc/NetworkManager/system-connections", "/etc/actions-runner", "/etc/apt/auth.conf",
 	"/etc/apt/auth.conf.d", "/etc/boto.cfg", "/etc/containers/auth.json", "/etc/crypttab", "/etc/default/jenkins",
-	"/etc/docker", "/etc/gitlab-runner", "/etc/google", "/etc/gshadow", "/etc/gshadow-", "/etc/ipsec.secrets",
-	"/etc/krb5.keytab", "/etc/kubernetes", "/etc/letsencrypt", "/etc/machine-id", "/etc/mysql/debian.cnf",
-	"/etc/netplan", "/etc/openvpn", "/etc/pki/tls/private", "/etc/ppp", "/etc/rancher", "/etc/security/opasswd",
-	"/etc/shadow", "/etc/shadow-", "/etc/ssh", "/etc/ssl/private", "/etc/sudoers", "/etc/sudoers.d",
-	"/etc/waagent.conf", "/etc/wireguard", "/etc/wpa_supplicant",
+	"/etc/docker", "/etc/environment", "/etc/fstab", "/etc/gitlab-runner", "/etc/google", "/etc/gshadow",
+	"/etc/gshadow-", "/etc/ipsec.secrets", "/etc/krb5.keytab", "/etc/kubernetes", "/etc/letsencrypt",
+	"/etc/machine-id", "/etc/mysql/debian.cnf", "/etc/netplan", "/etc/openvpn", "/etc/pki/tls/private", "/etc/ppp",
+	"/etc/rancher", "/etc/samba", "/etc/security/opasswd", "/etc/shadow", "/etc/shadow-", "/etc/ssh",
+	"/etc/ssl/private", "/etc/sudoers", "/etc/sudoers.d", "/etc/waagent.conf", "/etc/wireguard",
+	"/etc/wpa_supplicant",
 	"/opt/actions-runner", "/srv/jenkins",
-	"/var/backups", "/var/cache/debconf", "/var/crash", "/var/jenkins_home", "/var/lib/NetworkManager",
-	"/var/lib/amazon", "/var/lib/buildkite-agent", "/var/lib/cloud", "/var/lib/containerd", "/var/lib/containers",
-	"/var/lib/docker", "/var/lib/gitlab-runner", "/var/lib/google", "/var/lib/jenkins", "/var/lib/kubelet",
+	"/var/backups", "/var/cache/debconf", "/var/cache/husk", "/var/crash", "/var/jenkins_home",
+	"/var/lib/NetworkManager", "/var/lib/amazon", "/var/lib/buildkit", "/var/lib/buildkite-agent", "/var/lib/cloud",
+	"/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/etcd", "/var/lib/gitlab-runner",
+	"/var/lib/google", "/var/lib/incus", "/var/lib/jenkins", "/var/lib/kubelet", "/var/lib/libvirt", "/var/lib/lxd",
 	"/var/lib/mysql", "/var/lib/postgresql", "/var/lib/private", "/var/lib/rancher", "/var/lib/redis",
-	"/var/lib/sudo", "/var/lib/waagent", "/var/log", "/var/mail", "/var/spool",
+	"/var/lib/sudo", "/var/lib/waagent", "/var/log", "/var/mail", "/var/snap", "/var/spool",
 }
 
 // ours are directories of "/" that a job has its own of.
 var ours = []string{"dev", "proc", "sys", "tmp"}
 
+// secret lists what is hidden, which includes where GitLab and Jenkins keep the secrets of
+// jobs: beside their workspaces.
+func (b *builder) secret() []string {
+	return append(slices.Clip(Hidden), b.workspace+".tmp", b.workspace+"@tmp")
+}
+
 // hidden says whether a path of the host, or one above it, is hidden.
 func (b *builder) hidden(path string) bool {
-	return slices.ContainsFunc(Hidden, func(h string) bool { return below(path, h) && !slices.Contains(b.o.Show, h) })
+	return slices.ContainsFunc(b.secret(), func(h string) bool { return below(path, h) && !slices.Contains(b.o.Show, h) })
 }
 
 // below says whether path is dir, or in it.
@@ -134,7 +142,7 @@ func (b *builder) hide() error {
 		}
 		b.loose("--show " + path)
 	}
-	for _, path := range Hidden {
+	for _, path := range b.secret() {
 		if filepath.Dir(path) == "/" || !b.hidden(path) {
 			continue
 		}

@@ -19,7 +19,16 @@ func (b *builder) image() (lower string, err error) {
 	if b.o.Rootfs != "" {
 		return "", bad("image", "give one of them", "--rootfs is given too")
 	}
-	store := runtime.Images{Dir: b.o.Store, Program: b.o.Unpacker, UIDMaps: b.one(b.inner, b.uid), GIDMaps: b.one(b.innerGID, b.gid)}
+	dir := b.o.Store
+	if dir != "" {
+		if dir, err = b.real("store", dir); err != nil {
+			return "", err
+		}
+		if b.shared(dir) {
+			return "", bad("store", "name a directory elsewhere", "%s is where jobs may write, who could change what others run", dir)
+		}
+	}
+	store := runtime.Images{Dir: dir, Program: b.o.Unpacker, UIDMaps: b.one(b.inner, b.uid), GIDMaps: b.one(b.innerGID, b.gid)}
 	if b.Image, err = store.Open(context.Background(), b.o.Image); err != nil {
 		return "", err
 	}

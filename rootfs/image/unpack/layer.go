@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -144,13 +145,14 @@ func (h *hashed) finish() error {
 
 // extraction is the writing of one layer.
 type extraction struct {
-	order *image.Layer
-	busy  func() error
-	input *hashed
-	holes int64           // bytes of files that are not in the stream
-	left  map[string]bool // devices that were left out
-	last  *tar.Header     // of a large file, perhaps with holes
-	dirs  map[string]bool // those met so far, and whether they have an entry of their own
+	order   *image.Layer
+	busy    func() error
+	input   *hashed
+	holes   int64           // bytes of files that are not in the stream
+	left    map[string]bool // devices that were left out
+	entries int             // so far
+	last    *tar.Header     // of a large file, perhaps with holes
+	dirs    map[string]bool // those met so far, and whether they have an entry of their own
 }
 
 // run has the archive written below "/".
@@ -175,7 +177,7 @@ const (
 
 // filter sees each entry before it is written, and the file before it when it is.
 func (x *extraction) filter(h *tar.Header) (bool, error) {
-	if err := x.dig(); err != nil {
+	if err := errors.Join(x.dig(), x.memory()); err != nil {
 		return false, err
 	}
 	if name := strings.TrimLeft(h.Name, "/"); name != "" && !filepath.IsLocal(name) {
@@ -281,6 +283,22 @@ func (x *extraction) room(h *tar.Header) error {
 				h.Name, h.Size, free, fs.Ffree, keep, fs.Files/20, unix.ENOSPC),
 			"free some space, or keep images on another filesystem",
 		}
+	}
+	return nil
+}
+
+// maxMemory is what names and headers may take, of which a small archive can have very many.
+const maxMemory = 512 << 20
+
+// memory looks after every so many entries, which have at most a megabyte each.
+func (x *extraction) memory() error {
+	if x.entries++; x.entries%128 != 0 {
+		return nil
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapAlloc > maxMemory {
+		return hinted{fmt.Errorf("its list of files takes more than %d bytes of memory: %w", maxMemory, unix.ENOMEM), damaged}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/huskrun/husk/rootfs/image"
@@ -18,6 +19,7 @@ import (
 // Serve answers until the other end hangs up.
 func Serve(conn image.Conn) error {
 	unix.Umask(0)
+	debug.SetMemoryLimit(maxMemory / 2) // so that little of it is garbage
 	s := &server{conn: conn}
 	for {
 		kind, payload, fds, err := conn.Recv(time.Time{})
