@@ -10,7 +10,8 @@ import (
 
 // Files of the workspace belong to its owner, root perhaps. A program there that is
 // set-user-ID makes whoever executes it on the host that owner: no mount option of the
-// job's prevents that, since it is the host that sees the bit.
+// job's prevents that, since it is the host that sees the bit. Who wants such programs, as
+// in an image, gives the job CAP_FSETID.
 
 // setIDCalls are the system calls that give a file its mode, with the arguments that are the
 // mode and, if there are any, the flags that say whether there is one.

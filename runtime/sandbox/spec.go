@@ -216,7 +216,9 @@ func (b *builder) rights() error {
 		if b.uid == 0 { // for others it is common that directories have their group's bit
 			bits |= unix.S_ISGID
 		}
-		forbidSetID(b.spec.Linux.Seccomp, bits)
+		if !slices.Contains(caps, "CAP_FSETID") {
+			forbidSetID(b.spec.Linux.Seccomp, bits)
+		}
 		return nil
 	case "unconfined":
 		b.spec.Linux.Seccomp = nil
