@@ -347,7 +347,7 @@ func (i *Interface) CheckPair() error {
 	}
 	for _, p := range i.Publish {
 		if p.At.IP != nil && !p.At.Is4() && p.At.Loopback() {
-			return fmt.Errorf("publish: %s: nothing comes back to ::1 from a container; 127.0.0.1 does", p)
+			return fmt.Errorf("publish: %s: nothing comes back to ::1 from a container", p)
 		}
 	}
 	return nil

@@ -85,6 +85,9 @@ func (l *linker) make(p *pair) error {
 			return fmt.Errorf("bridge %s: %w", p.Bridge, err)
 		}
 	}
+	if err := l.unclaimed(p, bridge); err != nil {
+		return err
+	}
 	if err := l.pair(p, bridge); err != nil {
 		return fmt.Errorf("make network device %s: %w", p.Name, err)
 	}
@@ -170,6 +173,36 @@ func (l *linker) gateway(bridge int, g namespaces.Address) error {
 		}
 	}
 	return l.host.give(bridge, g)
+}
+
+// unclaimed makes sure that nobody else has one of the interface's addresses where it is
+// going to be: on the bridge or, without one, at ends like it. Those that were chosen are
+// nobody's.
+func (l *linker) unclaimed(p *pair, bridge int) error {
+	if p.Auto || len(p.Addresses) == 0 {
+		return nil
+	}
+	all, err := l.host.addresses(0)
+	if err != nil {
+		return err
+	}
+	links, err := l.host.links()
+	if err != nil {
+		return err
+	}
+	for _, a := range p.Addresses {
+		mine := func(b address) bool { return bridge != 0 && int(b.Index) == bridge && slices.Equal(b.plain().IP, a.IP) }
+		if slices.ContainsFunc(all, mine) {
+			return fmt.Errorf("address: %s is that of %s: %w", a.Alone(), p.Bridge, unix.EADDRINUSE)
+		}
+		for _, link := range links {
+			words := strings.Fields(link.Alias)
+			if ownerOf(link) != "" && link.MasterIndex == bridge && slices.Contains(words[3:], a.Alone()) {
+				return fmt.Errorf("address: %s is that of container %s: %w", a.Alone(), words[1], unix.EADDRINUSE)
+			}
+		}
+	}
+	return nil
 }
 
 // pair makes both ends where they belong, the host's as a port of the bridge, if any.
