@@ -246,6 +246,47 @@ func TestSystemdUser(t *testing.T) {
 	})
 }
 
+// A sandbox of an ordinary user gets its limits from the user's systemd where nothing else
+// was delegated, and leaves it no unit.
+func TestSystemdUserSandbox(t *testing.T) {
+	needSystemd(t)
+	box(t, func(t *testing.T) {
+		const dir = "/run/user/65534"
+		systemctl(t, "start", "user@65534.service")
+		t.Cleanup(func() { systemctl(t, "stop", "user@65534.service") })
+		job := filepath.Join(t.TempDir(), "job")
+		must(t, os.Mkdir(job, 0o755))
+		must(t, os.Chown(job, 65534, 65534))
+		for d := filepath.Dir(job); d != os.TempDir(); d = filepath.Dir(d) {
+			must(t, os.Chmod(d, 0o755))
+		}
+		husk := func(status int, stderr, runtime string, args ...string) {
+			t.Helper()
+			cmd := exec.Command("setpriv", append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", runtimePath(), "sandbox"}, args...)...)
+			cmd.Dir, cmd.Env = job, append(os.Environ(), "XDG_RUNTIME_DIR="+runtime, "DBUS_SESSION_BUS_ADDRESS=")
+			r := runCmd(t, cmd)
+			if r.code != status || !strings.Contains(r.stderr, stderr) {
+				t.Errorf("%q: exit %d, want %d: %s, want %q", args, r.code, status, r.stderr, stderr)
+			}
+		}
+		husk(137, "killed by the memory limit of 32M", dir, "--memory", "32M", "--", "tail", "/dev/zero")
+		husk(0, "", dir, "--memory", "64M", "--pids", "40", "--summary", "--report", "r.json", "--", "sh", "-c", "exit 0")
+		text, err := os.ReadFile(job + "/r.json")
+		must(t, err)
+		for _, part := range []string{`"memory"`, `"pids"`, `"leftOut":[]`} {
+			if !strings.Contains(string(text), part) {
+				t.Errorf("the report lacks %s: %s", part, text)
+			}
+		}
+		// Without that systemd a limit is an error, or is left out.
+		none := job + "/none"
+		must(t, os.Mkdir(none, 0o700))
+		must(t, os.Chown(none, 65534, 65534))
+		husk(125, "husk: error: ", none, "--memory", "64M", "--", "true")
+		husk(0, "left out: --memory", none, "--best-effort", "--memory", "64M", "--", "true")
+	})
+}
+
 // A systemd that says nothing is not waited for without end, and nothing is left (fault
 // 9 of those that are known of runc and others).
 func TestSystemdMute(t *testing.T) {

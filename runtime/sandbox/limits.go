@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/cgroups/systemd"
+	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -59,17 +62,12 @@ func (b *builder) has(flag, controller string, missing []string) bool {
 
 // missing lists the controllers that the group of a job cannot have.
 func (b *builder) missing() (list []string) {
-	if !b.o.BestEffort {
+	if !b.o.BestEffort && b.uid == 0 || !b.accounted() {
 		return nil
 	}
 	var have []string
-	dir := "/"
-	mount, err := cgroups.Mountpoint()
-	if err == nil && b.uid != 0 {
-		dir, err = cgroups.Delegated()
-	}
-	if err == nil {
-		text, _ := os.ReadFile(filepath.Join(mount, dir, "cgroup.controllers"))
+	if parent, err := b.parent(); err == nil {
+		text, _ := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 		have = strings.Fields(string(text))
 	}
 	for _, c := range []string{"memory", "cpu", "pids", "io"} {
@@ -78,6 +76,41 @@ func (b *builder) missing() (list []string) {
 		}
 	}
 	return list
+}
+
+// accounted says whether it matters that the job has a group of its own.
+func (b *builder) accounted() bool {
+	o := b.o
+	return o.Memory > 0 || o.CPUs > 0 || o.Pids > 0 || o.IO > 0 || o.Report != "" || o.Summary
+}
+
+// busPatience is what the user's systemd has to say that it is there.
+const busPatience = 5 * time.Second
+
+// parent is the directory below which the group of the job will be. An ordinary user needs
+// one that was delegated; where none was, the user's systemd makes it, to which a part of the hierarchy is
+// delegated.
+func (b *builder) parent() (dir string, err error) {
+	mount, err := cgroups.Mountpoint()
+	if err != nil || b.uid == 0 {
+		return mount, err
+	}
+	if dir, err = cgroups.Delegated(); err == nil {
+		return mount + dir, nil
+	}
+	unit, err := systemd.Parse("", "sandbox", true)
+	if err != nil {
+		return "", err
+	}
+	manager, err := unit.Connect(busPatience)
+	if err != nil {
+		return "", err
+	}
+	defer manager.Close()
+	if dir, err = manager.Path(unit); err == nil {
+		b.cgroups = runtime.Systemd
+	}
+	return filepath.Join(mount, dir, "../.."), err // above the unit and its slice
 }
 
 // limitIO limits the rate of the disk that the workspace is on.

@@ -68,6 +68,11 @@ func checkStreams() error {
 func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
 	res = &Result{Status: StatusFailed}
 	j.sweep(r)
+	if r.Cgroups == "" {
+		ours := *r
+		ours.Cgroups = j.cgroups
+		r = &ours
+	}
 	id := prefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	for _, dir := range j.caches {
 		if err := makeDir(dir); err != nil {

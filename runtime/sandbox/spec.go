@@ -29,11 +29,12 @@ type Job struct {
 	outer     int      // uid of the job outside
 	net       []string // interfaces
 	secrets   []secret
-	caches    []string // directories to be made
-	report    string   // file, "": none
-	keeps     string   // directory for what is changed, "": none
-	exports   string   // file for it, "": none
-	overlays  []string // where they are mounted
+	caches    []string              // directories to be made
+	report    string                // file, "": none
+	keeps     string                // directory for what is changed, "": none
+	exports   string                // file for it, "": none
+	overlays  []string              // where they are mounted
+	cgroups   runtime.CgroupManager // unless the Runtime says
 }
 
 // nobody is the first of the 65536 ids that those of a job are outside, where the caller
