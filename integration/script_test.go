@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/rootfs/image/imagetest"
+	"github.com/huskrun/husk/runtime"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -89,6 +90,8 @@ func scriptCondition(cond string) (bool, error) {
 		return kernelIs(arg), nil
 	case "lsm": // a security module that is on
 		return hasModule(arg), nil
+	case "landlock":
+		return runtime.HasLandlock(), nil
 	case "exists":
 		_, err := os.Stat(arg)
 		return err == nil, nil

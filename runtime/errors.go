@@ -194,6 +194,7 @@ var hints = []struct {
 	{cause: errNoUnpacker, hint: "build husk with make"},
 	{cause: syscall.EPERM, field: netDevicesField, hint: "moving a network device needs CAP_NET_ADMIN over the namespace it is in: run husk as root of the host"},
 	{cause: syscall.EINVAL, field: netDevicesField, text: "move", hint: "not every device can leave its network namespace: lo and the kernel's own tunnel devices cannot"},
+	{cause: syscall.ENOENT, field: "/annotations/" + AnnotationLandlock, hint: "directories and files to write to are looked up in the container, when all is mounted"},
 	{cause: syscall.ENOENT, field: "/hooks", hint: "hook paths are absolute and looked up on the host"},
 	{cause: syscall.ENOSPC, field: resctrl.Pointer, hint: "the CPU has no more of these: remove directories of resctrl that nobody uses (rmdir), or share a class by closID"},
 	{cause: syscall.EACCES, field: resctrl.Pointer, hint: "only root may change resctrl"},

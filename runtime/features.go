@@ -42,7 +42,10 @@ func SupportedFeatures() *features.Features {
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &idmap}},
 			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
-		Annotations: map[string]string{AnnotationNet + "words": strings.Join(namespaces.Words(), ",")},
+		Annotations: map[string]string{
+			AnnotationNet + "words":     strings.Join(namespaces.Words(), ","),
+			AnnotationLandlock + ".abi": landlockUses,
+		},
 		// The first with the operator's leave: see Runtime.UnitProperties.
 		PotentiallyUnsafeConfigAnnotations: []string{unitProperty, AnnotationNet},
 	}

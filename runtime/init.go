@@ -488,6 +488,8 @@ func (i *initer) applyProcess(s *Step) error {
 		return nil
 	case opNoNewPrivs:
 		return prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+	case opLandlock:
+		return restrict(s.Args)
 	case opExec:
 		return i.execute(s)
 	}

@@ -52,6 +52,7 @@ const (
 	opAmbient                  // Nums: mask
 	opUmask                    // Nums: mask
 	opNoNewPrivs               //
+	opLandlock                 // Args: directories and files to which it may write
 	opExec                     // Args: args…, env…; Nums: len(args)
 
 	opInit // stay as the first process, and have a child that will execute; Nums: capabilities that this needs beyond the payload's

@@ -66,6 +66,7 @@ func (p *Plan) payload(proc *specs.Process, box []Step, filter *Step, env []stri
 	p.addNums(opChdirAgain, "/process/cwd").Args = []string{proc.Cwd}
 	if proc.NoNewPrivileges {
 		p.add(opNoNewPrivs, "/process/noNewPrivileges")
+		p.landlock()
 		if filter != nil {
 			p.Steps = append(p.Steps, *filter)
 		}

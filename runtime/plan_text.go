@@ -219,6 +219,8 @@ func (s *Step) String() string {
 		return fmt.Sprintf("set umask %04o", s.Nums[0])
 	case opNoNewPrivs:
 		return "forbid gaining privileges by execve"
+	case opLandlock:
+		return "forbid writing but to " + strings.Join(s.Args, ", ")
 	case opExec:
 		return "execute " + strings.Join(s.Args[:s.Nums[0]], " ")
 	case opInit:

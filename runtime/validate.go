@@ -142,6 +142,7 @@ func (v *validator) top() {
 		v.bad(pointer("/annotations", AnnotationUmask), quote(value)+" is not a way to get the umask", "write \"inherit\", or set /process/user/umask")
 	}
 	v.init()
+	v.landlock()
 }
 
 // init: the init that stays has more rights than the process, and no filter. Nobody may

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -141,6 +142,26 @@ func (b *builder) findWritable() error {
 		}
 	}
 	return err
+}
+
+// landlock names what is mounted for the job to write to: the directories of the host's
+// root one by one, of another root "/" itself. A job that may mount is not restricted,
+// since that would forbid it.
+func (b *builder) landlock() error {
+	if !runtime.HasLandlock() || b.o.Seccomp != "" || slices.Contains(b.spec.Process.Capabilities.Bounding, "CAP_SYS_ADMIN") {
+		return nil
+	}
+	var paths []string
+	root := slices.IndexFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/" && m.Type == "overlay" })
+	for i, m := range b.spec.Mounts[root:] {
+		fixed := slices.ContainsFunc(m.Options, func(o string) bool { return o == "ro" || o == "rro" || o == "copy-symlink" })
+		covered := slices.ContainsFunc(paths, func(p string) bool { return below(m.Destination, p) })
+		if !fixed && !covered && (i > 0 || b.foreign()) {
+			paths = append(paths, m.Destination)
+		}
+	}
+	b.spec.Annotations[runtime.AnnotationLandlock] = strings.Join(paths, "\n")
+	return nil
 }
 
 // bindMount shows a path. Where the caller is root the job is somebody else, who gets the

@@ -17,14 +17,15 @@ import (
 
 // report is what --report writes.
 type report struct {
-	Command []string        `json:"command"`
-	Root    string          `json:"root"`   // the root file system: a directory, or an image's digest
-	Status  int             `json:"status"` // that husk exits with
-	Reason  string          `json:"reason"` // why husk or the kernel ended the job, "" if it ended by itself
-	Loose   []string        `json:"loose"`
-	LeftOut []string        `json:"leftOut"`
-	Changed *changed        `json:"changed"` // outside of the workspace, null: not known
-	Used    *runtime.Report `json:"used"`
+	Command  []string        `json:"command"`
+	Root     string          `json:"root"`   // the root file system: a directory, or an image's digest
+	Status   int             `json:"status"` // that husk exits with
+	Reason   string          `json:"reason"` // why husk or the kernel ended the job, "" if it ended by itself
+	Loose    []string        `json:"loose"`
+	LeftOut  []string        `json:"leftOut"`
+	Landlock bool            `json:"landlock"` // it confines what the job may write to
+	Changed  *changed        `json:"changed"`  // outside of the workspace, null: not known
+	Used     *runtime.Report `json:"used"`
 }
 
 // changed is in a report how much the job has changed.
@@ -62,7 +63,8 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 	r := report{
 		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, Reason: res.Reason,
 		Loose: append([]string{}, j.Loose...), LeftOut: append([]string{}, j.LeftOut...), // [], not null
-		Changed: (*changed)(res.Changed), Used: res.Report,
+		Landlock: j.Spec.Annotations[runtime.AnnotationLandlock] != "",
+		Changed:  (*changed)(res.Changed), Used: res.Report,
 	}
 	if failure != nil {
 		r.Reason = failure.Error()

@@ -61,8 +61,9 @@ func New(o *Options) (*Job, error) {
 	options.Size = cmp.Or(o.Size, DefaultSize)
 	b := &builder{Job: Job{o: &options}, uid: os.Geteuid(), gid: os.Getegid(), spec: runtime.DefaultSpec(false)}
 	b.Spec = b.spec
+	b.spec.Annotations = map[string]string{annotation: "true", runtime.AnnotationInit: "true"}
 	for _, step := range []func() error{
-		b.ids, b.findWorkspace, b.findWritable, b.findReport, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment, b.outputs,
+		b.ids, b.findWorkspace, b.findWritable, b.findReport, b.root, b.mounts, b.namespaces, b.rights, b.limits, b.environment, b.landlock, b.outputs,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -75,7 +76,6 @@ func New(o *Options) (*Job, error) {
 	}
 	p.Cwd = b.workspace
 	b.spec.Hostname = "sandbox"
-	b.spec.Annotations = map[string]string{annotation: "true", runtime.AnnotationInit: "true"}
 	return &b.Job, nil
 }
 
