@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ func (i *initer) supervise(paths, argv, envp []*byte) []unix.Errno {
 		return answers
 	}
 	_ = i.conn.Close() // by which start learns of the success
+	shedRights()
 	go func() {
 		for s := range signals {
 			_ = unix.Kill(pid, s.(syscall.Signal))
@@ -25,6 +27,26 @@ func (i *initer) supervise(paths, argv, envp []*byte) []unix.Errno {
 	}()
 	os.Exit(reapUntil(pid))
 	return nil
+}
+
+// shedRights takes from all threads what only the main one has given up: the Go runtime
+// started the others with the rights of who makes the container. The processes of the
+// container see them, if not more. What they need is to pass signals on: as the process's
+// user, or by CAP_KILL if the process has that.
+func shedRights() {
+	have, err := permitted()
+	if err != nil {
+		have = 0
+	}
+	const kill = 1 << unix.CAP_KILL
+	header, data := capData(have&kill, have&kill, 0)
+	uid := uintptr(unix.Getuid())
+	// On the main thread, which is like that already, none of them can fail, and on the
+	// others, which have all rights, neither.
+	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0)
+	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SETRESUID, uid, uid, uid)
+	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0) // as after any change of rights
 }
 
 // reapUntil reaps all children until pid has ended, and returns its status.
