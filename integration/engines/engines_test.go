@@ -51,7 +51,7 @@ type setting struct{ runtime, driver string }
 // course depends on controllers or, with its driver, on systemd: others would be slower
 // there and tell nothing new.
 var (
-	withControllers = []string{"controllers", "ctr_controllers", "oom", "stats", "update"}
+	withControllers = []string{"controllers", "cri_controllers", "ctr_controllers", "oom", "stats", "update"}
 	withSystemd     = []string{"ctr_daemon", "docker_daemon", "pause", "podman_health", "podman_pod", "rootless", "systemd"}
 )
 
