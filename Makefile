@@ -96,7 +96,7 @@ test-vm: ## run tests in a VM with cgroup v2 alone: KERNEL=sid, PKG=./cgroups, R
 	@.ci/test.sh vm
 
 .PHONY: test-engines
-test-engines: ## run Docker, containerd and Podman with husk below them: RUN=TestEngines/podman
+test-engines: ## run Docker, containerd, CRI-O and Podman with husk below them: RUN=TestEngines/podman
 	@.ci/setup.sh build run engines vm
 	@$(MAKE) --no-print-directory -s husk
 	@.ci/test.sh engines

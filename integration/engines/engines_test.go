@@ -34,6 +34,7 @@ var allEngines = []engine{
 	{name: "rootless", command: "rootless", start: startRootless, load: `tar -C image -c . | rootless import -q -c CMD=sh - box`, remove: "rootless rm -f -t 0", only: []string{"run", "exec", "detach", "attach", "errors", "volumes", "rootless"}},
 	{name: "ctr", command: "ctr", start: startContainerd, load: ctrLoad, remove: "ctr container rm", own: true},
 	{name: "cri", command: "crictl", start: startCRI, load: criLoad, remove: "crictl rmp -f", own: true},
+	{name: "cri-o", command: "crictl", start: startCRIO, load: crioLoad, remove: "crictl rmp -f", own: true},
 }
 
 const (
@@ -52,7 +53,7 @@ type setting struct{ runtime, driver string }
 // there and tell nothing new.
 var (
 	withControllers = []string{"controllers", "cri_controllers", "ctr_controllers", "oom", "stats", "update"}
-	withSystemd     = []string{"ctr_daemon", "docker_daemon", "pause", "podman_health", "podman_pod", "rootless", "systemd"}
+	withSystemd     = []string{"cri_daemon", "ctr_daemon", "docker_daemon", "pause", "podman_health", "podman_pod", "rootless", "systemd"}
 )
 
 // tells says whether a script says something here.
@@ -126,7 +127,7 @@ func (e engine) purge(t *testing.T) {
 // warm names the script that is run before leaks are looked for.
 func (e engine) warm() string {
 	if e.own {
-		return e.name + "_run.txtar"
+		return e.kind() + "_run.txtar"
 	}
 	return "run.txtar"
 }
@@ -155,9 +156,15 @@ func (e engine) has(name string) bool {
 	prefix, _, _ := strings.Cut(name, "_")
 	switch prefix {
 	case "cri", "ctr", "docker", "dockremap", "podman", "rootless":
-		return prefix == e.name
+		return prefix == e.kind()
 	}
 	return !e.own
+}
+
+// kind names the engines that have scripts in common.
+func (e engine) kind() string {
+	kind, _, _ := strings.Cut(e.name, "-")
+	return kind
 }
 
 // shell runs a command line in /tmp.

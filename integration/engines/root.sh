@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the path of a throw-away Debian root holding Docker, containerd, Podman, the
-# runtimes they come with, and Kubernetes' clients of them; makes it first if need be. It
+# runtimes they come with, CRI-O, and Kubernetes' clients; makes it first if need be. It
 # lives in the user's cache, not in the repository: some 700 MB, made once per suite and
 # list of packages. Delete the directory to renew it.
 set -eu
@@ -32,18 +32,38 @@ if [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ]; then
 	mv "$new" "$root"
 fi
 
-# No distribution has the clients of Kubernetes' runtime interface. The go command checks
-# their module against the public checksum database; its own go.sum pins the rest.
-critools=v1.36.0
-if [ "$(cat "$root/.critools" 2>/dev/null)" != "$critools" ]; then
-	echo "building crictl, critest and ginkgo $critools (once; about 2 min)" >&2
-	source=$(go mod download -json "sigs.k8s.io/cri-tools@$critools" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
-	(
-		cd "$source"
-		export CGO_ENABLED=0
-		go build -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/" ./cmd/crictl github.com/onsi/ginkgo/v2/ginkgo
-		go test -c -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/critest" ./cmd/critest
-	)
-	echo "$critools" >"$root/.critools"
-fi
+# No suite of Debian has CRI-O, nor the clients of Kubernetes' runtime interface. The go
+# command checks their modules against the public checksum database; their own go.sum pin
+# the rest.
+
+# lacks NAME VERSION WHERE says whether the root has it not yet, and goes to its source then.
+lacks() {
+	name=$1 version=$2
+	[ "$(cat "$root/.$name" 2>/dev/null)" != "$version" ] || return 1
+	echo "building $name $version (once; some minutes)" >&2
+	source=$(go mod download -json "$3/$name@$version" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+	cd "${source:?cannot be had}"
+}
+
+# has notes that the root has what was looked for.
+has() {
+	echo "$version" >"$root/.$name"
+	touch "$root" # images of it are to be made anew
+}
+
+(
+	lacks cri-tools v1.36.0 sigs.k8s.io || exit 0
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/" ./cmd/crictl github.com/onsi/ginkgo/v2/ginkgo
+	CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/critest" ./cmd/critest
+	has
+)
+(
+	lacks cri-o v1.34.0 github.com/cri-o || exit 0
+	# With C for libseccomp.
+	CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -linkmode external -extldflags -static' \
+		-tags netgo,osusergo,seccomp,apparmor,containers_image_openpgp,containers_image_ostree_stub,exclude_graphdriver_btrfs,btrfs_noversion \
+		-o "$root/usr/local/bin/" ./cmd/crio
+	"${CC:-cc}" -std=c99 -Os -static -s -o "$root/usr/local/bin/pinns" pinns/src/*.c
+	has
+)
 echo "$root"

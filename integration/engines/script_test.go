@@ -56,6 +56,8 @@ func (e engine) runScript(t *testing.T, s setting, file string, daemon *service)
 				return e.command == "docker", nil
 			case "podman":
 				return e.command == "podman" || e.command == "rootless", nil
+			case "cri-o":
+				return e.name == name, nil
 			case "husk", "runc":
 				return s.runtime == name, nil
 			case "cgroupfs", "systemd":
