@@ -66,6 +66,7 @@ type CreateOptions struct {
 	Scratch func(dir *os.File) error
 
 	recording  *seccomp.Recording // see Record
+	denials    *seccomp.Denials   // see RunOptions
 	foreground bool               // Run stays with the process
 }
 
@@ -175,7 +176,7 @@ func (c *creation) compile(id string) error {
 	}
 	c.plan, err = Compile(c.config, id, PlanOptions{
 		NoPivot: c.o.NoPivot, NoNewKeyring: c.o.NoNewKeyring, Cgroups: c.Cgroups, Unit: c.connect,
-		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Net: c.o.Net,
+		Inherit: inherit, Env: env, Filter: c.filter, Recording: c.o.recording, Denials: c.o.denials, Net: c.o.Net,
 		State: c.stateDir(id), Resolver: hostResolver, Notify: told != "", Scratch: c.o.Scratch != nil,
 	})
 	if err != nil {

@@ -57,7 +57,9 @@ func (c *creation) keep() error {
 		case opKeyring:
 			k.Keyring = true
 		case opSeccomp:
-			k.Filter = s
+			if k.Filter = s; c.plan.joining != nil {
+				k.Filter = c.plan.joining
+			}
 		}
 	}
 	err := replaceFile(c.entry.fd, keptFile, k.encode(), 0o600, false)

@@ -177,8 +177,11 @@ func (e *entry) agent(rec *record) (agent, error) {
 }
 
 func (c *creation) agent() (agent, error) {
-	if c.o.recording != nil {
-		return recorder{c.o.recording}, nil
+	switch {
+	case c.o.recording != nil:
+		return server{c.o.recording}, nil
+	case c.o.denials != nil && c.o.denials.Ended() != nil:
+		return server{c.o.denials}, nil
 	}
 	return c.entry.agent(c.rec)
 }
@@ -189,12 +192,18 @@ func (rec *record) handOver(conn *namespaces.Conn, payload []byte, to func() (ag
 	if err != nil {
 		return err
 	}
+	pid := rec.Init.PID
 	init, err := rec.Init.handle()
+	if err == nil && conn.Sender != 0 && conn.Sender != pid { // the process of an init that stays
+		_ = unix.Close(init)
+		pid = conn.Sender
+		init, err = retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(init)
-	return handOver(conn, payload, init, rec.Init.PID, agent)
+	return handOver(conn, payload, init, pid, agent)
 }
 
 func (a *listening) take(listener, pid int) error {

@@ -63,25 +63,42 @@ func (rec *record) outOfMemory() error {
 }
 
 // mourn warns of a process that was killed by its filter, or when the memory limit has
-// killed some. Who killed this one nobody can tell for sure: SIGKILL says not where it
-// comes from.
-func (c *creation) mourn(info siginfo, s *cgroups.Stats) {
-	if info.signal == int(unix.SIGSYS) && len(c.config.Seccomp) > 0 {
-		c.warn(explained(wrap("run", c.rec.ID, c.filtered("the process", c.proc.PID, c.rec.Created, c.config.Seccomp))))
+// killed some, unless somebody is told who says so himself.
+func (c *creation) mourn(info siginfo, s *cgroups.Stats, rep *reporter) {
+	err := wrap("run", c.rec.ID, c.cause(info, s))
+	if rep != nil {
+		rep.Cause = err
 	}
-	if info.signal != int(unix.SIGKILL) {
+	if err == nil || rep != nil && rep.tell != nil {
 		return
 	}
-	err := memoryError(s, c.plan.Limits, func(limit string, kills uint64) string {
+	text := err.Error()
+	if info.signal == int(unix.SIGSYS) {
+		text = explained(err)
+	}
+	c.warn(text)
+}
+
+// cause is why the kernel has killed a process. Of the memory limit nobody can tell for
+// sure: SIGKILL says not where it comes from.
+func (c *creation) cause(info siginfo, s *cgroups.Stats) error {
+	switch {
+	case info.signal == int(unix.SIGSYS) && len(c.config.Seccomp) > 0:
+		pid := c.proc.PID
+		if c.plan.inits() {
+			pid = 0 // of another one, whose pid we do not know
+		}
+		return c.filtered("the process", pid, c.rec.Created, c.config.Seccomp)
+	case info.signal != int(unix.SIGKILL):
+		return nil
+	}
+	return memoryError(s, c.plan.Limits, func(limit string, kills uint64) string {
 		victims := "1 process"
 		if kills > 1 {
 			victims = fmt.Sprintf("%d processes", kills)
 		}
 		return fmt.Sprintf("the process was killed; %s has killed %s of the container", limit, victims)
 	})
-	if err != nil {
-		c.warn(wrap("run", c.rec.ID, err).Error())
-	}
 }
 
 // died replaces errDied by its cause if that was the memory limit.

@@ -20,6 +20,18 @@ func (u *usage) read(g *cgroups.Group, last bool) {
 	}
 }
 
+// complete takes from what was used by a process that is dead, and by all the others of its
+// PID namespace, what no cgroup tells.
+func (u *usage) complete(r *unix.Rusage) {
+	if u.Stats == nil {
+		*u = usage{&cgroups.Stats{}, time.Now(), true}
+	}
+	if u.CPU == nil {
+		user, system := uint64(unix.TimevalToNsec(r.Utime)/1000), uint64(unix.TimevalToNsec(r.Stime)/1000)
+		u.CPU = &cgroups.CPUStats{UsageUsec: user + system, UserUsec: user, SystemUsec: system}
+	}
+}
+
 // outlive waits for the end of the process and returns how it came and, for a report or
 // to say that memory ran out, what its group has used by then.
 //
@@ -36,8 +48,17 @@ func (c *creation) outlive(pidfd int, rep *reporter) (info siginfo, used usage, 
 	if err == nil {
 		info, err = waitPidfd(pidfd)
 	}
-	if err != nil || c.group == nil {
+	if c.plan.inits() {
+		info = c.told(info)
+	}
+	if err != nil {
 		return info, used, err
+	}
+	if rep != nil && c.plan.isNew(unix.CLONE_NEWPID) {
+		defer func() { used.complete(&info.used) }()
+	}
+	if c.group == nil {
+		return info, used, nil
 	}
 	if rep != nil || info.signal == int(unix.SIGKILL) && c.group.OOMKilled() {
 		used.read(c.group, true)

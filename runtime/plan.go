@@ -94,6 +94,7 @@ type Plan struct {
 
 	config  *Config
 	outside int   // hooks that the parent runs during create
+	joining *Step // opSeccomp as it is for processes that join
 	last    *Step // opLast or opInit, if the payload is not the process that prepares it
 }
 
@@ -113,6 +114,7 @@ type PlanOptions struct {
 	Env          []string                                      // added to the process's environment (LISTEN_FDS)
 	Filter       func(profile []byte) (*seccomp.Filter, error)
 	Recording    *seccomp.Recording     // whose filter takes the place of the profile's
+	Denials      *seccomp.Denials       // counts what the profile's filter denies; nil: nobody does
 	Net          []string               // interfaces to make, see CreateOptions
 	State        string                 // directory of what the container is given of husk's
 	Resolver     func() (string, error) // resolv.conf of the host, for other network namespaces
@@ -191,6 +193,9 @@ func Compile(c *Config, id string, o PlanOptions) (*Plan, error) {
 	}
 	return p, p.process(linux, id, o)
 }
+
+// inits says whether the init stays while the process runs.
+func (p *Plan) inits() bool { return p.last != nil && p.last.Op == opInit }
 
 func (p *Plan) add(op Op, field string, args ...string) *Step {
 	p.Steps = append(p.Steps, Step{Op: op, Field: field, Args: args})

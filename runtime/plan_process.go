@@ -96,7 +96,15 @@ func (p *Plan) filter(linux *specs.Linux, o PlanOptions) (*Step, error) {
 		return nil, nil
 	}
 	p.Warnings = append(p.Warnings, f.Warnings...)
-	return filterStep(f), nil
+	p.joining = filterStep(f)
+	if o.Denials == nil {
+		return p.joining, nil
+	}
+	watched := o.Denials.Watch(f)
+	if err := passListener(watched); err != nil {
+		return nil, fieldError(err)
+	}
+	return filterStep(watched), nil
 }
 
 // umask: unset means unchanged in the spec, but every image was made where runc and

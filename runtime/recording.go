@@ -116,15 +116,17 @@ func (r *Runtime) Record(id, bundle string, rec *Recording, o RunOptions) (statu
 	}
 }
 
-// recorder is the agent of a recording.
-type recorder struct{ *seccomp.Recording }
+// server is an agent in this process: it serves until the listener has nobody left.
+type server struct {
+	s interface{ Serve(listener int) }
+}
 
-func (r recorder) take(listener, _ int) error {
+func (s server) take(listener, _ int) error {
 	fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return err
 	}
-	go r.Serve(fd)
+	go s.s.Serve(fd)
 	return nil
 }
 

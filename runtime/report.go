@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
+	"github.com/huskrun/husk/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,8 +27,13 @@ import (
 //	memory      peakBytes swapPeakBytes oomKills
 //	pids        peak
 //	io          readBytes writeBytes of all devices together
+//	network     receivedBytes sentBytes of all interfaces but lo; null where the network
+//	            namespace is not the container's own
+//	deniedCalls how often which system call was answered with an error by the filter; null
+//	            unless that was asked for
 //
-// cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
+// Where no cgroup tells of cpu, it is what the process and those it has waited for have
+// used, if it is the first one of a PID namespace: then those are all. cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
 // tasks waited for want of it. A part is null where its controller does not work. In a cgroup that was
 // there before, peaks are null: they may be of those who lived in it earlier; the rest
 // counts from the moment when the process was executed.
@@ -41,6 +47,10 @@ type Report struct {
 	Wall    time.Duration
 	Unseen  time.Duration  // of that, what is missing at the end of Stats
 	Stats   *cgroups.Stats // nil: not known
+	Network *Traffic       // nil: not known
+	Denied  []seccomp.Denial
+	Counted bool  // what was denied is known
+	Cause   error // why the kernel has killed the process; nil: it has not, as far as is known
 }
 
 // MarshalJSON writes the object.
@@ -70,8 +80,26 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 		partOrNull(w, "memory", s.Memory, w.usedMemory)
 		partOrNull(w, "pids", s.Pids, func(p *cgroups.PidsStats) { w.countOrNull("peak", p.Peak) })
 		partOrNull(w, "io", s.IO, w.usedIO)
+		partOrNull(w, "network", r.Network, func(t *Traffic) {
+			w.count("receivedBytes", t.Received)
+			w.count("sentBytes", t.Sent)
+		})
+		w.denied(r)
 	})
 	return w.b, nil
+}
+
+func (w *jsonWriter) denied(r *Report) {
+	if !r.Counted {
+		w.null("deniedCalls")
+		return
+	}
+	w.key("deniedCalls")
+	w.object(func() {
+		for _, d := range r.Denied {
+			w.count(d.Call, d.Count)
+		}
+	})
 }
 
 func (w *jsonWriter) usedCPU(c *cgroups.CPUStats) {
@@ -158,6 +186,8 @@ type reporter struct {
 	before  *cgroups.Stats // of a cgroup that was there before
 	first   usage          // that of the init
 	written bool
+	traffic *traffic         // nil: not watched
+	denials *seccomp.Denials // nil: not counted
 }
 
 // newReporter makes sure, before anything is started, that the report has a place.
@@ -182,7 +212,30 @@ func newReporter(id string, o RunOptions) (*reporter, error) {
 
 func (r *reporter) close() {
 	if r != nil {
+		r.traffic.close()
 		r.out.close()
+	}
+}
+
+// watchTraffic begins to, of a network namespace that is the container's own.
+func (r *reporter) watchTraffic(c *creation) {
+	if r != nil && c.plan.isNew(unix.CLONE_NEWNET) {
+		r.traffic = watchTraffic(c.proc.PID)
+	}
+}
+
+// deniedPatience is how long the end of the last process may take to come through.
+const deniedPatience = 5 * time.Second
+
+// denied takes over what was counted, of processes that are dead.
+func (r *reporter) denied(c seccomp.Compiler) {
+	if r == nil || r.denials == nil || r.denials.Ended() == nil {
+		return
+	}
+	select {
+	case <-r.denials.Ended():
+		r.Denied, r.Counted = r.denials.List(c)
+	case <-time.After(deniedPatience): // somebody of another PID namespace
 	}
 }
 
@@ -218,6 +271,8 @@ func (r *reporter) end(info siginfo, used usage) error {
 	if r.Stats = used.Stats; r.Stats != nil {
 		forget(r.Stats, r.before)
 	}
+	r.Network = r.traffic.end()
+	r.traffic = nil
 	if !used.last {
 		r.Unseen = min(now.Sub(used.at), r.Wall)
 	}

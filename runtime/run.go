@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"github.com/huskrun/husk/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,9 @@ type RunOptions struct {
 	// Report names a file that gets, when the process has ended, a JSON object about its
 	// end and what it used; see [Report]. It is replaced as a whole.
 	Report string
+	// CountDenied has the report say which system calls the filter has denied, see
+	// [seccomp.Denials].
+	CountDenied bool
 	// Started is called when the process has been executed, Ended when it has ended, with
 	// what Report would write; of a process that never ran only the latter.
 	Started func()
@@ -43,6 +47,10 @@ func (r *Runtime) Run(id, bundle string, o RunOptions) (status int, err error) {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
 	o.foreground = !o.Detach
+	if o.CountDenied && rep != nil {
+		rep.denials = &seccomp.Denials{}
+		o.denials = rep.denials
+	}
 	status, err = r.run(id, bundle, o, rep)
 	err = wrap("run", id, err)
 	if failed := rep.failed(err); failed != nil {
@@ -58,10 +66,17 @@ func (r *Runtime) run(id, bundle string, o RunOptions, rep *reporter) (int, erro
 	}
 	defer c.signals.stop()
 	rep.expect(c)
+	rep.watchTraffic(c)
 	n, err := c.entry.notifier()
 	if err != nil {
 		c.undo()
 		return -1, err
+	}
+	if c.plan.inits() {
+		if err = c.conn.AskSender(); err != nil {
+			c.undo()
+			return -1, err
+		}
 	}
 	mode := byte(goStart)
 	if o.Tied && !o.Detach {
@@ -110,7 +125,8 @@ func (c *creation) wait(o RunOptions, rep *reporter) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	c.mourn(info, used.Stats)
+	rep.denied(c.Seccomp)
+	c.mourn(info, used.Stats, rep)
 	unreported := rep.end(info, used)
 	if !o.Keep {
 		err = c.deleteAfterRun()

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -76,7 +77,7 @@ func (r *Runtime) execute(e *entry, rec *record) error {
 	}
 	conn := namespaces.FromFD(fd)
 	defer conn.Close()
-	if err := conn.Send(msgStart, nil); err != nil {
+	if err := cmp.Or(conn.AskSender(), conn.Send(msgStart, nil)); err != nil {
 		return r.died(rec, orDied(err))
 	}
 	if err := awaitExec(conn, rec, func() (agent, error) { return e.agent(rec) }, nil); err != nil {
@@ -139,6 +140,8 @@ func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error), s *
 			}
 		case err != nil:
 			return err
+		case kind == msgRuns && announced:
+			return nil
 		case kind == msgStarted:
 		case kind == msgListener && announced:
 			if err := rec.handOver(conn, payload, to); err != nil {

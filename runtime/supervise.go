@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,14 +19,16 @@ func (i *initer) supervise(paths, argv, envp []*byte) []unix.Errno {
 	if len(answers) > 0 {
 		return answers
 	}
-	_ = i.conn.Close() // by which start learns of the success
+	_ = i.conn.Send(msgRuns, nil)
 	shedRights()
 	go func() {
 		for s := range signals {
 			_ = unix.Kill(pid, s.(syscall.Signal))
 		}
 	}()
-	os.Exit(reapUntil(pid))
+	info := reapUntil(pid)
+	_ = i.conn.Send(msgEnded, []byte{byte(info.signal)}) // start hung up long ago, run did not
+	os.Exit(info.exitStatus())
 	return nil
 }
 
@@ -49,15 +52,33 @@ func shedRights() {
 	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0) // as after any change of rights
 }
 
-// reapUntil reaps all children until pid has ended, and returns its status.
-func reapUntil(pid int) int {
+// reapUntil reaps all children until pid has ended, and returns how.
+func reapUntil(pid int) siginfo {
 	for {
 		info, err := waitid(unix.P_ALL, 0, unix.WEXITED)
 		if err != nil {
-			return 1
+			return siginfo{code: 1}
 		}
 		if info.pid == pid {
-			return info.exitStatus()
+			return info
+		}
+	}
+}
+
+// told asks an init that stayed, and is dead, which signal has killed the process.
+func (c *creation) told(info siginfo) siginfo {
+	if info.signal != 0 {
+		return info
+	}
+	for {
+		kind, payload, fds, err := c.conn.Recv(time.Now())
+		closeAll(fds)
+		switch {
+		case err != nil:
+			return info
+		case kind == msgEnded && len(payload) == 1:
+			info.signal = int(payload[0])
+			return info
 		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 // siginfo is how a process ended.
 type siginfo struct {
 	pid    int
-	code   int // exit status
-	signal int // signal that killed it, 0 if it exited
+	code   int         // exit status
+	signal int         // signal that killed it, 0 if it exited
+	used   unix.Rusage // by it and those it has waited for
 }
 
 // exitStatus is what a shell reports.
@@ -40,8 +41,10 @@ func waitid(kind, id, options int) (siginfo, error) {
 		status                int32
 		_                     [100]byte
 	}
+	var used unix.Rusage
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(kind), uintptr(id), uintptr(unsafe.Pointer(&raw)), uintptr(options), 0, 0)
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(kind), uintptr(id), uintptr(unsafe.Pointer(&raw)), uintptr(options),
+			uintptr(unsafe.Pointer(&used)), 0)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -50,8 +53,8 @@ func waitid(kind, id, options int) (siginfo, error) {
 		}
 		const exited = 1 // CLD_EXITED
 		if raw.code == exited {
-			return siginfo{pid: int(raw.pid), code: int(raw.status)}, nil
+			return siginfo{pid: int(raw.pid), code: int(raw.status), used: used}, nil
 		}
-		return siginfo{pid: int(raw.pid), signal: int(raw.status)}, nil
+		return siginfo{pid: int(raw.pid), signal: int(raw.status), used: used}, nil
 	}
 }

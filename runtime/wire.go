@@ -20,6 +20,9 @@ import (
 //	init → start    EXEC   only the filter and execve are left: EOF means that they succeeded
 //	init → start    LISTENER the filter holds and has a listener; answered by RESUME
 //
+// An init that stays (AnnotationInit) says RUNS instead of EOF, and ENDED with the signal
+// that has killed the process, if one has: its own exit status is as a shell's.
+//
 // EXEC comes before LISTENER, since the filter may forbid what announces it. A process
 // that joins a container (exec.go) and has another one execute sends them the other way
 // round: there EXEC says that the other one has executed or failed, and its pid.
@@ -36,6 +39,8 @@ const (
 	msgExec
 	msgListener
 	msgTurn
+	msgRuns
+	msgEnded
 )
 
 // What GO tells the init to do.

@@ -38,6 +38,11 @@ func (f *Filter) decide(number int, args []uint64) (action uint32) {
 }
 
 func (f *Filter) judge(arch, number uint32, args []uint64) (action uint32) {
+	return f.verdict(arch, number, args) & retActionMask
+}
+
+// verdict is the action with its data.
+func (f *Filter) verdict(arch, number uint32, args []uint64) uint32 {
 	var data [64]byte // struct seccomp_data: nr, arch, instruction pointer, six arguments
 	order := binary.NativeEndian
 	order.PutUint32(data[:], number)
@@ -49,7 +54,7 @@ func (f *Filter) judge(arch, number uint32, args []uint64) (action uint32) {
 	if !ok {
 		return retKillProcess
 	}
-	return action & retActionMask
+	return action
 }
 
 // auditArch is AUDIT_ARCH_* of the machine, 0 if it is none that we know.

@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"strconv"
@@ -80,9 +81,37 @@ func receive(fd int, n *notification) error {
 	}
 }
 
-// proceed lets a call happen.
-func proceed(fd int, id uint64) error {
-	a := answer{id: id, flags: flagContinue}
+// listen answers the calls of the listener fd, which it closes, until nobody is left under
+// its filter.
+func listen(fd int, judge func(*notification) answer) error {
+	runtime.LockOSThread()         // the one that the kernel wakes, and is woken by
+	defer runtime.UnlockOSThread() // else it would end, and with it a child that is tied to it
+	defer unix.Close(fd)
+	const wakeHere = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifFlags, wakeHere)
+	for {
+		// Not every kernel ends a wait in ioctl(2) when the last process has gone.
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if _, err := retry(func() (int, error) { return unix.Poll(p, -1) }); err != nil {
+			return os.NewSyscallError("poll", err)
+		}
+		if p[0].Revents&unix.POLLIN == 0 {
+			return nil
+		}
+		var n notification
+		err := receive(fd, &n)
+		if err == nil {
+			a := judge(&n)
+			a.id = n.id
+			err = send(fd, a)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+}
+
+func send(fd int, a answer) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifSend, uintptr(unsafe.Pointer(&a)))
 	if errno == unix.ENOENT { // who called was killed, or interrupted and calls again
 		return nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -96,31 +94,13 @@ func recordProgram(audit uint32, key uint64) (b []byte) {
 // Serve answers the calls of the listener fd, which it closes, until nobody is left under
 // its filter.
 func (r *Recording) Serve(fd int) {
-	runtime.LockOSThread() // the one that the kernel wakes, and is woken by
 	defer close(r.ended)
-	defer unix.Close(fd)
-	const wakeHere = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), notifFlags, wakeHere)
-	for {
-		// Not every kernel ends a wait in ioctl(2) when the last process has gone.
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := retry(func() (int, error) { return unix.Poll(p, -1) }); err != nil {
-			r.problem = os.NewSyscallError("poll", err)
-			return
-		}
-		if p[0].Revents&unix.POLLIN == 0 {
-			return
-		}
-		var n notification
-		err := receive(fd, &n)
-		if err == nil {
-			r.note(&n)
-			err = proceed(fd, n.id)
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			r.problem = err
-			return
-		}
+	err := listen(fd, func(n *notification) answer {
+		r.note(n)
+		return answer{flags: flagContinue}
+	})
+	if err != nil {
+		r.problem = err
 	}
 }
 

@@ -64,7 +64,7 @@ func emptyOrMissing(path string) error {
 
 // looksAtChanges says whether anybody wants to know them.
 func (j *Job) looksAtChanges() bool {
-	return j.keeps != "" || j.exports != "" || j.report != "" || j.o.Summary
+	return j.keeps != "" || j.exports != "" || j.reports()
 }
 
 // changes is what will be known of them.

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/huskrun/husk/cgroups"
 	"github.com/huskrun/husk/runtime"
 	"golang.org/x/sys/unix"
 )
@@ -20,13 +21,46 @@ type report struct {
 	Command  []string        `json:"command"`
 	Root     string          `json:"root"`   // the root file system: a directory, or an image's digest
 	Status   int             `json:"status"` // that husk exits with
-	Reason   string          `json:"reason"` // why husk or the kernel ended the job, "" if it ended by itself
+	End      string          `json:"end"`    // exit, signal, memory, filter, failed, or the flag that ended the job
+	Reason   string          `json:"reason"` // the same in words, "" if it exited
 	Loose    []string        `json:"loose"`
 	LeftOut  []string        `json:"leftOut"`
 	Landlock bool            `json:"landlock"` // it confines what the job may write to
 	Changed  *changed        `json:"changed"`  // outside of the workspace, null: not known
+	Unknown  []string        `json:"unknown"`  // figures that are null, and why
 	Used     *runtime.Report `json:"used"`
 }
+
+// unknown lists what cannot be told of a job that has ended.
+func (j *Job) unknown(res *Result) []string {
+	list := []string{}
+	if res.Report == nil || !res.Ended {
+		return list
+	}
+	miss := func(missing bool, what, why string) {
+		if missing {
+			list = append(list, what+": "+why)
+		}
+	}
+	s := res.Stats
+	if s == nil {
+		s = &cgroups.Stats{}
+	}
+	const controller = "the controller is not available"
+	miss(s.CPU == nil, "cpu", "the job had no cgroup")
+	miss(s.Memory == nil, "memory", controller)
+	miss(s.Pids == nil, "pids", controller)
+	miss(s.IO == nil, "io", controller)
+	miss(res.Network == nil && j.o.Net == "host", "network", "it was the host's, which others use too")
+	miss(res.Network == nil && j.o.Net != "host", "network", "the kernel does not say")
+	miss(!res.Counted && j.o.Seccomp == "unconfined", "denied calls", "there was no filter")
+	miss(!res.Counted && j.o.Seccomp != "unconfined", "denied calls", "the filter of the job, or one that husk is under, has another listener")
+	miss(res.Changed == nil, "changed", "what the job has written could not be read")
+	return list
+}
+
+// reports says whether anybody wants to know what was used.
+func (j *Job) reports() bool { return j.report != "" || j.o.Summary }
 
 // changed is in a report how much the job has changed.
 type changed struct {
@@ -61,10 +95,10 @@ func (j *Job) write(to *os.File, res *Result, failure error) error {
 		return nil
 	}
 	r := report{
-		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, Reason: res.Reason,
+		Command: j.Spec.Process.Args, Root: j.root(), Status: res.Status, End: res.End, Reason: res.Reason,
 		Loose: append([]string{}, j.Loose...), LeftOut: append([]string{}, j.LeftOut...), // [], not null
 		Landlock: j.Spec.Annotations[runtime.AnnotationLandlock] != "",
-		Changed:  (*changed)(res.Changed), Used: res.Report,
+		Changed:  (*changed)(res.Changed), Unknown: j.unknown(res), Used: res.Report,
 	}
 	if failure != nil {
 		r.Reason = failure.Error()
@@ -127,31 +161,60 @@ func (j *Job) Summary(to io.Writer, res *Result) error {
 	line("command", "%s", strings.Join(j.Spec.Process.Args, " "))
 	line("status", "%s", strings.TrimSpace(strconv.Itoa(res.Status)+" "+res.Reason))
 	line("wall", "%v", res.Wall.Round(time.Millisecond))
-	if s := res.Stats; s != nil {
-		if c := s.CPU; c != nil {
-			line("cpu", "%v, %v in the kernel, %v throttled", usec(c.UsageUsec), usec(c.SystemUsec), usec(c.ThrottledUsec))
+	if res.Stats != nil {
+		summarize(res.Stats, line)
+	}
+	if n := res.Network; n != nil {
+		line("network", "%s received, %s sent", Bytes(n.Received), Bytes(n.Sent))
+	}
+	if res.Counted && len(res.Denied) > 0 {
+		var calls []string
+		for _, d := range res.Denied {
+			calls = append(calls, fmt.Sprintf("%s %d×", d.Call, d.Count))
 		}
-		if m := s.Memory; m != nil && m.Peak != nil {
-			line("memory", "%s at most, %d killed", Bytes(*m.Peak>>10<<10), m.Events.OOMKill)
-		}
-		if p := s.Pids; p != nil && p.Peak != nil {
-			line("pids", "%d at most", *p.Peak)
-		}
-		if s.IO != nil {
-			var read, written uint64
-			for _, d := range s.IO.Devices {
-				read, written = read+d.ReadBytes, written+d.WriteBytes
-			}
-			line("io", "%s read, %s written", Bytes(read), Bytes(written))
-		}
+		line("denied", "%s", strings.Join(calls, ", "))
 	}
 	if c := res.Changed; c != nil {
 		line("changed", "%d files of %s, %d removed, outside of the workspace", c.Files, Bytes(c.Bytes), c.Removed)
+	}
+	if list := j.unknown(res); len(list) > 0 {
+		for i, text := range list {
+			list[i], _, _ = strings.Cut(text, ":")
+		}
+		line("unknown", "%s", strings.Join(list, ", "))
 	}
 	for _, text := range j.Loose {
 		line("loose", "%s", text)
 	}
 	return w.Flush()
+}
+
+// summarize says what the cgroup has counted.
+func summarize(s *cgroups.Stats, line func(what, format string, args ...any)) {
+	if c := s.CPU; c != nil {
+		throttled := ""
+		if c.Bandwidth {
+			throttled = fmt.Sprintf(", %v throttled", usec(c.ThrottledUsec))
+		}
+		line("cpu", "%v, %v in the kernel%s", usec(c.UsageUsec), usec(c.SystemUsec), throttled)
+	}
+	if m := s.Memory; m != nil {
+		peak := ""
+		if m.Peak != nil {
+			peak = Bytes(*m.Peak>>10<<10).String() + " at most, "
+		}
+		line("memory", "%s%d killed for want of it", peak, m.Events.OOMKill)
+	}
+	if p := s.Pids; p != nil && p.Peak != nil {
+		line("pids", "%d at most", *p.Peak)
+	}
+	if s.IO != nil {
+		var read, written uint64
+		for _, d := range s.IO.Devices {
+			read, written = read+d.ReadBytes, written+d.WriteBytes
+		}
+		line("io", "%s read, %s written", Bytes(read), Bytes(written))
+	}
 }
 
 func usec(n uint64) time.Duration {

@@ -3,12 +3,15 @@ package sandbox
 import (
 	jsonv1 "encoding/json"
 	"encoding/json/v2"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/huskrun/husk/cgroups"
 
 	"github.com/huskrun/husk/rootfs/changes"
 	"github.com/huskrun/husk/runtime"
@@ -20,10 +23,20 @@ import (
 type Result struct {
 	*runtime.Report
 	Status int    // what husk sandbox exits with
-	Reason string // why husk ended it, "" if it ended by itself
+	End    string // one of those below, or the name of the flag for which husk has ended it
+	Reason string // the same in words, "" if it exited
 
 	Changed *changes.Count // outside of the workspace; nil: not known
 }
+
+// Ends of a job besides those of --timeout, --idle-timeout and --output-limit.
+const (
+	EndExit   = "exit"   // its command has ended by itself
+	EndSignal = "signal" // that somebody sent, perhaps to husk, which passed it on
+	EndMemory = "memory" // killed by the kernel, for want of it
+	EndFilter = "filter" // killed by its filter for a system call
+	EndFailed = "failed" // it never began, or husk could not do its own part
+)
 
 // Config is the text of the config.json.
 func (j *Job) Config(indent ...json.Options) ([]byte, error) {
@@ -66,7 +79,7 @@ func checkStreams() error {
 }
 
 func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, err error) {
-	res = &Result{Status: StatusFailed}
+	res = &Result{Status: StatusFailed, End: EndFailed}
 	j.sweep(r)
 	if r.Cgroups == "" {
 		ours := *r
@@ -91,6 +104,7 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 	if j.looksAtChanges() {
 		o.Scratch = c.Take
 	}
+	o.CountDenied = j.reports()
 	if o.Config, err = j.Config(); err != nil {
 		return res, failed(err)
 	}
@@ -100,31 +114,47 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 		return res, failed(err)
 	}
 	res.Status, err = r.Run(id, j.workspace, o)
-	res.Reason = w.end()
+	w.end()
 	if err != nil {
 		e := failed(err)
 		res.Status = e.Exit
 		return res, e
 	}
-	j.judge(res)
+	j.judge(res, w)
 	if err := j.keep(c, res); err != nil {
 		e := failed(err)
-		res.Status = e.Exit
+		res.Status, res.End = e.Exit, EndFailed
 		return res, e
 	}
 	return res, nil
 }
 
 // judge decides what the end means.
-func (j *Job) judge(res *Result) {
-	if res.Reason != "" {
-		res.Status = StatusEnded
-		return
+func (j *Job) judge(res *Result, w *watch) {
+	rep := res.Report
+	switch {
+	case w.ended != "":
+		res.Status, res.End, res.Reason = StatusEnded, w.ended, "ended by --"+w.ended+": "+w.text
+	case rep.Cause != nil && rep.Signal == unix.SIGKILL:
+		res.End, res.Reason = EndMemory, outOfMemory(rep.Stats)
+	case rep.Cause != nil:
+		res.End, res.Reason = EndFilter, cause(rep.Cause)
+	case rep.Signal != 0:
+		res.End, res.Reason = EndSignal, "killed by "+unix.SignalName(rep.Signal)
+	default:
+		res.End = EndExit
 	}
-	s := res.Report.Stats
-	if s == nil || s.Memory == nil || s.Memory.Events.OOMKill == 0 || res.Status != 128+int(unix.SIGKILL) {
-		return
+}
+
+// cause is the reason behind an error, without what it is about.
+func cause(err error) string {
+	if e, ok := errors.AsType[*runtime.Error](err); ok {
+		return e.Err.Error()
 	}
+	return err.Error()
+}
+
+func outOfMemory(s *cgroups.Stats) string {
 	limit, peak := "a memory limit above the job's", ""
 	if s.Memory.Limit != math.MaxUint64 {
 		limit = "the memory limit of " + Bytes(s.Memory.Limit).String()
@@ -132,7 +162,7 @@ func (j *Job) judge(res *Result) {
 	if s.Memory.Peak != nil {
 		peak = fmt.Sprintf("; the peak was %s", Bytes(*s.Memory.Peak))
 	}
-	res.Reason = "killed by " + limit + peak
+	return "killed by " + limit + peak
 }
 
 // sweep removes what jobs have left whose husk was killed: they died with it.

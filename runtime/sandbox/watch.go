@@ -21,7 +21,8 @@ type watch struct {
 	o  *Options
 
 	mu      sync.Mutex
-	reason  string
+	ended   string // by which flag, "": not by us
+	text    string // why
 	timers  []*time.Timer
 	idle    *time.Timer
 	written atomic.Int64
@@ -140,21 +141,20 @@ func (w *watch) begin() {
 func (w *watch) stop(flag, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.reason != "" {
+	if w.ended != "" {
 		return
 	}
-	w.reason = "ended by --" + flag + ": " + text
+	w.ended, w.text = flag, text
 	_ = w.r.Signal(w.id, unix.SIGTERM, false)
 	w.timers = append(w.timers, time.AfterFunc(grace, func() { _ = w.r.Signal(w.id, unix.SIGKILL, false) }))
 }
 
-// end stops the clocks, and returns why the job was ended.
-func (w *watch) end() string {
+// end stops the clocks.
+func (w *watch) end() {
 	w.restore()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range w.timers {
 		t.Stop()
 	}
-	return w.reason
 }
