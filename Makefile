@@ -125,7 +125,7 @@ peers: ## run crun and runc too, and write the README's comparison anew
 	@.ci/setup.sh build run bench
 	@$(MAKE) --no-print-directory -s husk
 	@sh integration/bench/peers.sh >/dev/null
-	HUSK_UPDATE=1 HUSK=$(CURDIR)/husk unshare --mount $(GO) test -count=1 ./integration -run '^TestREADMEPeers$$'
+	HUSK_UPDATE=1 HUSK=$(CURDIR)/husk unshare --mount $(GO) test -count=1 ./integration -run '^TestREADMEPeers'
 
 .PHONY: repro
 repro: ## build twice in different directories; the hashes must agree

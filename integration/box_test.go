@@ -252,7 +252,7 @@ var buildTools = sync.OnceValue(func() error {
 	if err := os.Symlink(husk, filepath.Join(dir, "runtime")); err != nil {
 		return err
 	}
-	for _, name := range []string{"probe", "tool", "hog", "agent"} {
+	for _, name := range []string{"probe", "tool", "hog", "agent", "hostile"} {
 		if err := findTool(name, filepath.Join(dir, name)); err != nil {
 			return err
 		}

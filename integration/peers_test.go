@@ -159,17 +159,23 @@ func TestREADMEPeers(t *testing.T) {
 			}
 			table += "\n"
 		}
-		const page = "../README.md"
-		text := string(read(t, page))
-		begin := strings.Index(text, "\n| | husk |") + 1
-		end := begin + strings.Index(text[begin:], "\n\n") + 1
-		switch {
-		case os.Getenv("HUSK_UPDATE") != "":
-			must(t, os.WriteFile(page, []byte(text[:begin]+table+text[end:]), 0o644))
-		case !strings.HasPrefix(text[begin:], head):
-			t.Skipf("the README is about other versions than %s; make peers writes it anew", head)
-		case text[begin:end] != table:
-			t.Errorf("the README's comparison is not what the runtimes do: make peers\n%s", table)
-		}
+		compareREADME(t, "| | husk |", head, table)
 	})
+}
+
+// compareREADME compares the README's table that begins with mark, or writes it anew.
+func compareREADME(t *testing.T, mark, head, table string) {
+	t.Helper()
+	const page = "../README.md"
+	text := string(read(t, page))
+	begin := strings.Index(text, "\n"+mark) + 1
+	end := begin + strings.Index(text[begin:], "\n\n") + 1
+	switch {
+	case os.Getenv("HUSK_UPDATE") != "":
+		must(t, os.WriteFile(page, []byte(text[:begin]+table+text[end:]), 0o644))
+	case !strings.HasPrefix(text[begin:], head):
+		t.Skipf("the README is about other versions than %s; make peers writes it anew", head)
+	case text[begin:end] != table:
+		t.Errorf("the README's comparison is not what comes out: make peers\n%s", table)
+	}
 }

@@ -68,6 +68,10 @@ func scriptSetup(e *testscript.Env) error {
 	e.Setenv("DEBIAN", peersRoot())
 	cache, _ := os.UserCacheDir()
 	e.Setenv("GOCACHE", cmp.Or(os.Getenv("GOCACHE"), cache+"/go-build"))
+	home, _ := os.UserHomeDir()
+	e.Setenv("GOMODCACHE", cmp.Or(os.Getenv("GOMODCACHE"), home+"/go/pkg/mod"))
+	repository, _ := filepath.Abs("..")
+	e.Setenv("REPOSITORY", repository)
 	// Containers with a user namespace have to get through to their bundle.
 	for dir := e.WorkDir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		os.Chmod(dir, 0o755)
