@@ -287,7 +287,7 @@ func (c *creation) awaitReady() error {
 		c.catch()
 	}
 	for {
-		kind, payload, fds, err := c.signals.recv(c.conn, c.deadline())
+		kind, payload, fds, err := c.signals.recv(c.conn, c.deadline(), func() error { return nil })
 		if err != nil {
 			return c.diagnose(err)
 		}

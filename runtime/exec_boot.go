@@ -225,6 +225,8 @@ func (j *joining) stalled(deadline time.Time) (time.Time, error) {
 		return deadline, err
 	}
 	switch {
+	case j.child != nil && exiting(j.child.PID):
+		return deadline, errMute // see record.beheaded
 	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
 		return time.Now().Add(patience), nil
 	case j.group != nil && j.group.Frozen():
@@ -267,6 +269,11 @@ func (j *joining) explain(err error) error {
 		if oom := outOfMemory("the process", j.group, nil); oom != nil {
 			return oom
 		}
+		if j.child != nil && exiting(j.child.PID) {
+			if _, ok := forbiddenCall(j.child.PID, j.rec.Created); ok {
+				return j.filtered("the process, before it executed the program,", j.child.PID, j.rec.Created, nil)
+			}
+		}
 		return j.crowded()
 	}
 	return err
@@ -293,12 +300,10 @@ func (j *joining) crowded() error {
 // ending says whether the container's init has ended, or has begun to: it cannot finish
 // before its namespace is empty, and that may be for us to do.
 func (j *joining) ending() bool {
-	const exiting = 4 // PF_EXITING
 	if waitReadable(j.init, time.Now().Add(stallCheck)) == nil {
 		return true
 	}
-	_, flags, err := readStat(j.rec.Init.PID)
-	return err != nil || flags&exiting != 0
+	return exiting(j.rec.Init.PID)
 }
 
 // abandon ends what has not become the payload.

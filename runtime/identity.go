@@ -106,6 +106,13 @@ func readStat(pid int) (start, flags uint64, err error) {
 	return parseStat(b)
 }
 
+// exiting says whether the main thread of a process has ended, or has begun to.
+func exiting(pid int) bool {
+	const exiting = 4 // PF_EXITING
+	_, flags, err := readStat(pid)
+	return err != nil || flags&exiting != 0
+}
+
 // parseStat takes the flags (field 9) and the start time (field 22) out of a line of
 // /proc/PID/stat. The command name in parentheses may itself hold anything, even
 // ") S 1 (": only its last parenthesis counts.

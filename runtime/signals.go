@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -60,18 +61,19 @@ func (s *signals) interrupted() error {
 	return nil
 }
 
-// recv is conn.Recv that a signal which is to end the process ends too.
-func (s *signals) recv(conn *namespaces.Conn, deadline time.Time) (kind byte, payload []byte, fds []int, err error) {
+// recv is conn.Recv that a signal which is to end the process ends too, and so does what
+// stalled reports.
+func (s *signals) recv(conn *namespaces.Conn, deadline time.Time, stalled func() error) (kind byte, payload []byte, fds []int, err error) {
 	for {
 		until := deadline
-		if nap := time.Now().Add(stallCheck); s != nil && (deadline.IsZero() || nap.Before(deadline)) {
+		if nap := time.Now().Add(stallCheck); deadline.IsZero() || nap.Before(deadline) {
 			until = nap
 		}
 		kind, payload, fds, err = conn.Recv(until)
 		if until.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return kind, payload, fds, err
 		}
-		if err = s.interrupted(); err != nil {
+		if err = cmp.Or(s.interrupted(), stalled()); err != nil {
 			return 0, nil, nil, err
 		}
 	}

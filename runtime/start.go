@@ -108,6 +108,22 @@ func (rec *record) awaitDeath() {
 	}
 }
 
+// beheaded is errDied if the init's main thread, which is the one to execute the process,
+// has ended: a filter with SCMP_ACT_KILL_THREAD leaves the others of a Go program alive, and
+// with them our conversation. They are ended here.
+func (rec *record) beheaded() error {
+	pidfd, err := rec.Init.handle()
+	if err != nil {
+		return nil // it has ended, and the conversation with it
+	}
+	defer unix.Close(pidfd)
+	if !exiting(rec.Init.PID) {
+		return nil
+	}
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	return errDied
+}
+
 // afterFailedHook destroys the container if err is about a hook. After another failure
 // it stays, stopped, to be looked at and deleted.
 func (r *Runtime) afterFailedHook(e *entry, rec *record, err error) error {
@@ -127,7 +143,7 @@ func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error), s *
 	deadline := rec.startDeadline()
 	announced := false
 	for {
-		kind, payload, _, err := s.recv(conn, deadline)
+		kind, payload, _, err := s.recv(conn, deadline, rec.beheaded)
 		switch {
 		case errors.Is(err, io.EOF) && announced:
 			return nil
