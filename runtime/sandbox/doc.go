@@ -18,6 +18,7 @@
 //	config.go   the configuration file
 //	spec.go     the config.json
 //	host.go     the host's own root, and what of it is hidden
+//	rootfs.go   another root
 //	image.go    the root and the command of an image
 //	mounts.go   workspace, binds, tmpfs
 //	paths.go    what flags name, where a job may have left links

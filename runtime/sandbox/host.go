@@ -74,20 +74,15 @@ func (b *builder) root() error {
 
 // lower mounts what is below the job's "/" in the scratch, and names it.
 func (b *builder) lower() (string, error) {
-	m := specs.Mount{Destination: "/lower", Type: "tmpfs", Source: "empty", Options: []string{"mode=755", "size=4k"}}
 	switch {
 	case b.foreign() && len(b.o.Show) > 0:
 		return "", bad("show", "leave it out", "nothing of the host is hidden in another root")
 	case b.o.Image != "":
 		return b.image()
 	case b.o.Rootfs != "":
-		dir, err := b.directory("rootfs", b.o.Rootfs)
-		if err != nil {
-			return "", err
-		}
-		m = specs.Mount{Destination: "/lower", Source: dir, Options: b.mapped([]string{"bind", "src-nosymlinks", "ro", "nosuid", "nodev"})}
+		return b.rootfs()
 	}
-	b.mount(m)
+	b.mount(specs.Mount{Destination: "/lower", Type: "tmpfs", Source: "empty", Options: []string{"mode=755", "size=4k"}})
 	return "lower", nil
 }
 
