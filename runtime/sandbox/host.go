@@ -120,7 +120,7 @@ func (b *builder) host() error {
 			b.mount(specs.Mount{Destination: path, Source: path, Options: []string{"bind", "copy-symlink"}})
 		case !e.IsDir(): // files in "/" are nobody's business
 		case strings.ContainsAny(path, `:,\"`) || slices.ContainsFunc(mounts, func(m string) bool { return m != path && below(m, path) }):
-			b.mount(specs.Mount{Destination: path, Source: path, Options: []string{"rbind", "rro", "nosuid", "nodev"}})
+			b.mount(specs.Mount{Destination: path, Source: path, Options: []string{"rbind", "rro", "rnosuid", "rnodev"}})
 		default:
 			b.overlay(path, path)
 		}

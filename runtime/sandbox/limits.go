@@ -158,7 +158,7 @@ func (b *builder) rlimits() error {
 	add := func(kind string, n uint64) {
 		b.spec.Process.Rlimits = append(b.spec.Process.Rlimits, specs.POSIXRlimit{Type: kind, Soft: n, Hard: n})
 	}
-	add("RLIMIT_CORE", 0)
+	add("RLIMIT_CORE", coreLimit())
 	if n := b.o.Nofile; n > 0 {
 		if n < 16 {
 			return bad("nofile", "give 16 at least", "%s are too few to start a program with", strconv.FormatUint(n, 10))
@@ -169,4 +169,15 @@ func (b *builder) rlimits() error {
 		add("RLIMIT_NPROC", b.o.Pids)
 	}
 	return nil
+}
+
+// coreLimit is the one that keeps cores also from a program of the host to which the kernel
+// pipes them, root's, and which a limit of 0 does not concern (core(5)). The caller may
+// have less.
+func coreLimit() uint64 {
+	var own unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &own) != nil {
+		return 0
+	}
+	return min(1, own.Max)
 }

@@ -164,7 +164,7 @@ func (b *builder) namespaces() error {
 	// configured by a file that is hidden.
 	for i := range b.spec.Mounts {
 		if m := &b.spec.Mounts[i]; m.Destination == "/sys" {
-			*m = specs.Mount{Destination: "/sys", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
+			*m = specs.Mount{Destination: "/sys", Source: "/sys", Options: []string{"rbind", "rnosuid", "rnoexec", "rnodev", "rro"}}
 		}
 	}
 	b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/sys/fs/cgroup" })
