@@ -40,7 +40,7 @@ func (e *Error) Error() string {
 		b.WriteString(" (" + e.Path + ")")
 	}
 	b.WriteString(": " + e.Err.Error())
-	return b.String()
+	return strings.TrimPrefix(b.String(), ": ")
 }
 
 // Unwrap returns the cause.

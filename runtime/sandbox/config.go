@@ -32,7 +32,7 @@ func (o *Options) ReadConfig(flags *flag.FlagSet, file string) error {
 		file = filepath.Join(o.Workspace, ConfigFile)
 	}
 	text, err := readConfig(file, named)
-	if errors.Is(err, fs.ErrNotExist) && !named {
+	if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) {
 		return nil
 	}
 	if err != nil {

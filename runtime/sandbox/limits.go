@@ -29,6 +29,9 @@ func (b *builder) limits() error {
 	if o.CPUs < 0 || o.CPUs > 0 && o.CPUs < 0.01 || math.IsNaN(o.CPUs) || o.CPUs > 1<<20 {
 		return bad("cpus", "give 0.01 at least", "%v is not a number of CPUs", o.CPUs)
 	}
+	if o.Timeout < 0 || o.Idle < 0 {
+		return bad("timeout", "give a time, as in 10m", "%v is in the past", min(o.Timeout, o.Idle))
+	}
 	missing := b.missing()
 	if o.Memory > 0 && b.has("memory", "memory", missing) {
 		memory, total := int64(o.Memory), int64(o.Memory+o.Swap)

@@ -105,11 +105,14 @@ func (b *builder) mounts() error {
 	if b.home != b.workspace && !below(b.home, "/tmp") {
 		b.tmpfs(b.home, "mode=700", sizeOption(b.o.Size), b.owner())
 	}
-	for _, text := range b.o.Tmpfs {
+	for i, text := range b.o.Tmpfs {
 		target, size, sized := strings.Cut(text, ":")
 		n := b.o.Size
-		if !filepath.IsAbs(target) || sized && n.Set(size) != nil {
+		if target = filepath.Clean(target); !filepath.IsAbs(target) || target == "/" || sized && n.Set(size) != nil {
 			return bad("tmpfs", "write it as in /scratch:64M", "%q is not DST[:SIZE]", text)
+		}
+		if slices.Contains(b.targets()[:len(binds)+i], target) {
+			return bad("tmpfs", "leave out one of them", "%s is given twice", target)
 		}
 		b.tmpfs(target, "mode=700", sizeOption(n), b.owner())
 	}
@@ -177,6 +180,8 @@ func (b *builder) bindMount(m bind) error {
 			return bad(m.flag, "it has to exist", "%w", err)
 		}
 		b.caches = append(b.caches, source)
+	} else if m.flag == "cache" && !st.IsDir() {
+		return bad(m.flag, "name a directory, or give --bind", "%s is not one", m.source)
 	}
 	if m.flag == "bind" && !slices.Contains(m.options, "ro") {
 		b.loose("--bind " + m.source)

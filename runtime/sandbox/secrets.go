@@ -3,6 +3,7 @@ package sandbox
 import (
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/huskrun/husk/runtime"
@@ -27,6 +28,9 @@ func (b *builder) readSecrets() error {
 		name, from, ok := strings.Cut(text, "=")
 		if !ok || name == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name) > 200 {
 			return bad("secret", "write it as in token=./token or token=env:TOKEN", "%q is not NAME=FILE or NAME=env:VARIABLE", name)
+		}
+		if slices.ContainsFunc(b.secrets, func(s secret) bool { return s.name == name }) {
+			return bad("secret", "leave out one of them", "%s is given twice", name)
 		}
 		s := secret{name: name}
 		if variable, isVariable := strings.CutPrefix(from, "env:"); isVariable {
