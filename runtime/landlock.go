@@ -95,7 +95,11 @@ func restrict(paths []string) error {
 	// Whoever may write to a stream may open it anew, as /dev/stdout. Pipes and sockets
 	// are nowhere, so that they are not restricted: EBADFD.
 	for fd := range 3 {
-		if err := allow(rules, fd, attr.Handled_access_fs); err != nil && !errors.Is(err, unix.EBADFD) && !errors.Is(err, unix.EBADF) {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+			continue
+		}
+		if err := allow(rules, fd, attr.Handled_access_fs); err != nil && !errors.Is(err, unix.EBADFD) {
 			return err
 		}
 	}

@@ -104,7 +104,10 @@ func (b *builder) ids() error {
 	}
 	l := b.spec.Linux
 	l.UIDMappings, l.GIDMappings = b.one(b.inner, b.uid), b.one(b.innerGID, b.gid)
-	if uids, gids := runtime.SubordinateMaps(b.inner, b.innerGID); b.uid != 0 && len(b.o.Caps) > 0 && uids != nil {
+	if b.uid == 0 || len(b.o.Caps) == 0 {
+		return nil
+	}
+	if uids, gids := runtime.SubordinateMaps(b.inner, b.innerGID); uids != nil {
 		l.UIDMappings, l.GIDMappings = uids, gids
 	}
 	return nil
