@@ -158,7 +158,7 @@ func (i *initer) startLast(paths, argv, envp []*byte) (pid int, answers []unix.E
 	}
 	if err != nil {
 		i.reportLast(err)
-		os.Exit(1)
+		exit(1)
 	}
 	return pid, answers
 }
@@ -167,7 +167,7 @@ func (i *initer) startLast(paths, argv, envp []*byte) (pid int, answers []unix.E
 func (i *initer) lastExec(paths, argv, envp []*byte) []unix.Errno {
 	_, answers := i.startLast(paths, argv, envp)
 	if len(answers) == 0 {
-		os.Exit(0)
+		exit(0)
 	}
 	return answers
 }

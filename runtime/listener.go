@@ -89,7 +89,7 @@ func (i *initer) install(s *Step) error {
 		case errno != 0:
 			return fmt.Errorf("read whether the listener was handed over: %w", errno)
 		case n == 0: // it was not, and who knows why tells so
-			os.Exit(1)
+			exit(1)
 		default:
 			return nil
 		}

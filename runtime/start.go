@@ -108,6 +108,16 @@ func (rec *record) awaitDeath() {
 	}
 }
 
+// putDown ends an init that has reported its failure, should its filter not let it exit.
+func (rec *record) putDown() {
+	rec.awaitDeath()
+	if pidfd, err := rec.Init.handle(); err == nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		_ = unix.Close(pidfd)
+		rec.awaitDeath()
+	}
+}
+
 // beheaded is errDied if the init's main thread, which is the one to execute the process,
 // has ended: a filter with SCMP_ACT_KILL_THREAD leaves the others of a Go program alive, and
 // with them our conversation. They are ended here.
@@ -166,6 +176,7 @@ func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error), s *
 		case kind == msgExec:
 			announced = true
 		default:
+			rec.putDown()
 			return notExecuted(remoteError(kind, payload))
 		}
 	}
