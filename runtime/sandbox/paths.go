@@ -71,6 +71,9 @@ func (b *builder) shared(path string) bool {
 	return slices.ContainsFunc(b.writable, func(dir string) bool { return below(path, dir) })
 }
 
+// maxShared bounds what is read that a job may have written.
+const maxShared = 1 << 20
+
 // open opens a file that a flag names, to be read.
 func (b *builder) open(flag, name string) (file *os.File, shared bool, err error) {
 	path, err := b.real(flag, name)
@@ -84,6 +87,10 @@ func (b *builder) open(flag, name string) (file *os.File, shared bool, err error
 	}
 	if err != nil {
 		return nil, shared, bad(flag, "name a file that can be read", "%w", err)
+	}
+	if st, err := file.Stat(); shared && (err != nil || !st.Mode().IsRegular() || st.Size() > maxShared) {
+		_ = file.Close()
+		return nil, shared, bad(flag, "name another one", "%s, where jobs may write, is not a file of at most %d MiB", name, maxShared>>20)
 	}
 	return file, shared, nil
 }
