@@ -116,6 +116,7 @@ func TestHints(t *testing.T) {
 		{"", errNoUnpacker, "build husk with make"},
 		{"/linux/netDevices/x", syscall.EPERM, "moving a network device needs"},
 		{"/linux/netDevices/x", fmt.Errorf("move network device x: %w", syscall.EINVAL), "not every device"},
+		{"/annotations/" + AnnotationLandlock, syscall.ENOENT, "directories and files to write to"},
 		{"/hooks/prestart/0", syscall.ENOENT, "hook paths are absolute"},
 		{"/linux/intelRdt", syscall.ENOSPC, "the CPU has no more of these"},
 		{"/linux/intelRdt/schemata/0", syscall.EACCES, "only root may change resctrl"},
