@@ -66,14 +66,15 @@ func permitted() (int64, error) {
 }
 
 // ungrantable warns of capabilities that the container asks for and that husk itself
-// lacks. The spec wants that to be no failure. A new user namespace has them all.
-func (p *Plan) ungrantable() []string {
+// lacks, but for those that were told already: what exec prints becomes the answer of a
+// probe. The spec wants that to be no failure. A new user namespace has them all.
+func (p *Plan) ungrantable(told int64) []string {
 	have, err := permitted()
 	k := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Op == opCaps })
 	if err != nil || k < 0 || p.isNew(unix.CLONE_NEWUSER) {
 		return nil
 	}
-	if missing := p.Steps[k].Nums[1] &^ have; missing != 0 {
+	if missing := p.Steps[k].Nums[1] &^ (have | told); missing != 0 {
 		return []string{"/process/capabilities/permitted: husk itself lacks " + capList(missing) + ", which the process will not get"}
 	}
 	return nil

@@ -182,7 +182,7 @@ func (c *creation) compile(id string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range append(c.plan.Warnings, c.plan.ungrantable()...) {
+	for _, w := range append(c.plan.Warnings, c.plan.ungrantable(0)...) {
 		c.warn(w)
 	}
 	c.plan.Spawn.Inherit = inherit

@@ -274,7 +274,7 @@ func (j *joining) compile(k *kept, proc *specs.Process) error {
 	p.affinity(proc.ExecCPUAffinity)
 	p.payload(proc, box(&k.Box), k.Filter, nil)
 	if k.Namespaces&unix.CLONE_NEWUSER == 0 { // which has all of them
-		for _, w := range p.ungrantable() {
+		for _, w := range p.ungrantable(k.told) {
 			j.warn(w)
 		}
 	}

@@ -19,6 +19,9 @@ func (k *kept) process(o *ExecOptions) (*specs.Process, error) {
 			return nil, err
 		}
 	}
+	if c := own.Capabilities; c != nil {
+		k.told = capMask(c.Permitted)
+	}
 	p := own
 	if o.ProcessFile != "" {
 		data, err := readConfig(o.ProcessFile)

@@ -27,6 +27,8 @@ type kept struct {
 	Box        specs.Linux // Personality and MemoryPolicy, those of every process
 	Filter     *Step       // opSeccomp, nil without a filter; its bytes and flags are kept, and its listener's address
 	Process    jsontext.Value
+
+	told int64 // not kept: capabilities of its process, of which create has warned
 }
 
 const (
