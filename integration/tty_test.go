@@ -194,3 +194,62 @@ func TestForegroundTerminalBackpressure(t *testing.T) {
 		}
 	})
 }
+
+// How a job is doing is one line, which nothing of is left, and that what the job writes
+// does not get mixed up with.
+func TestSandboxProgress(t *testing.T) {
+	const job = `echo first; sleep 1.2; echo second >&2; printf unfinished; sleep 1.2; echo; echo last`
+	for name, keyboard := range map[string]bool{"with a terminal of its own": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			box(t, func(t *testing.T) {
+				s := newSeat(t)
+				s.size(t, 24, 20) // no room for more than two figures
+				cmd := exec.Command(runtimePath(), "sandbox", "--progress", "--", "sh", "-c", job)
+				cmd.Dir = t.TempDir()
+				cmd.Stdout, cmd.Stderr = s.line, s.line
+				if keyboard {
+					cmd.Stdin = s.line
+				}
+				cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+				if err := cmd.Run(); err != nil {
+					t.Error(err)
+				}
+				s.await(t, "last\r\n")
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				shown := s.screen.String()
+				if !strings.Contains(shown, "first\r\nsandbox  1s") || !strings.Contains(shown, "\rsecond\r\nunfinished\r\nlast\r\n") {
+					t.Errorf("%q", shown)
+				}
+				if got, want := rendered(t, shown, 20), "first\nsecond\nunfinished\nlast\n"; got != want {
+					t.Errorf("the screen shows %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// rendered is what a screen shows of what was written to it, without blanks at the ends.
+func rendered(t *testing.T, text string, columns int) string {
+	t.Helper()
+	var lines []string
+	line, at := []byte{}, 0
+	for _, c := range []byte(text) {
+		switch {
+		case c == '\r':
+			at = 0
+			continue
+		case c == '\n':
+			lines, line = append(lines, strings.TrimRight(string(line), " ")), nil
+			continue
+		case at == len(line):
+			line = append(line, c)
+		default:
+			line[at] = c
+		}
+		if at++; at >= columns {
+			t.Errorf("a line of more than %d columns: %q", columns-1, line)
+		}
+	}
+	return strings.Join(append(lines, strings.TrimRight(string(line), " ")), "\n")
+}

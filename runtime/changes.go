@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"strconv"
 	"time"
 
 	"github.com/huskrun/husk/rootfs/changes"
@@ -74,17 +73,17 @@ func (c *Changes) Write(keep string) (changes.Count, error) {
 }
 
 func (c *Changes) write(keep string) (n changes.Count, err error) {
-	o := &changes.Order{Keep: keep != "", Export: c.layer != nil, Chown: os.Geteuid() == 0, Limit: c.Limit}
+	o := &changes.Order{Keep: keep != "", Export: c.layer != nil, Limit: c.Limit}
 	var fds []int
 	if o.Keep {
-		dir, discard, failed := makeEmpty(keep)
+		dir, made, failed := makeEmpty(keep)
 		if failed != nil {
 			return n, failed
 		}
 		fds = append(fds, int(dir.Fd()))
 		defer func() {
-			if err != nil && discard() != nil {
-				err = fmt.Errorf("%w; %s holds a part of it", err, keep)
+			if err != nil {
+				err = c.discard(dir, made, err)
 			}
 			_ = dir.Close()
 		}()
@@ -103,43 +102,38 @@ func (c *Changes) write(keep string) (n changes.Count, err error) {
 	return n, err
 }
 
-// makeEmpty opens an empty directory and returns with it what makes it as it was.
-func makeEmpty(path string) (dir *os.File, discard func() error, err error) {
-	made := false
+// makeEmpty opens an empty directory, which it makes if it is missing.
+func makeEmpty(path string) (dir *os.File, made bool, err error) {
 	switch err := os.Mkdir(path, 0o755); {
 	case err == nil:
 		made = true
 	case !errors.Is(err, fs.ErrExist):
-		return nil, nil, err
+		return nil, false, err
 	}
 	dir, err = os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, made, err
 	}
 	if list, err := dir.Readdirnames(1); len(list) > 0 || !errors.Is(err, io.EOF) {
 		_ = dir.Close()
-		return nil, nil, &fs.PathError{Op: "keep changes in", Path: path, Err: unix.ENOTEMPTY}
+		return nil, made, &fs.PathError{Op: "keep changes in", Path: path, Err: unix.ENOTEMPTY}
 	}
-	return dir, func() error {
-		err := emptyDir(dir)
-		if made {
-			err = errors.Join(err, os.Remove(path))
-		}
-		return err
-	}, nil
+	return dir, made, nil
 }
 
-func emptyDir(dir *os.File) error {
-	root, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())))
-	if err != nil {
-		return err
+// discard has what was kept in a directory removed because of an error, and the directory
+// if it was made.
+func (c *Changes) discard(dir *os.File, made bool, because error) error {
+	_, err := c.order(&changes.Order{Empty: true}, int(dir.Fd()))
+	if err == nil && made {
+		err = os.Remove(dir.Name())
 	}
-	defer root.Close()
-	list, err := fs.ReadDir(root.FS(), ".")
-	for _, e := range list {
-		err = errors.Join(err, root.RemoveAll(e.Name()))
+	if err == nil {
+		return because
 	}
-	return err
+	e := asError(because)
+	e.Err = fmt.Errorf("%w; what was kept by then cannot be removed: %w", e.Err, err)
+	return e
 }
 
 // changesPatience is how long the writer may go on without a word.
@@ -152,7 +146,7 @@ func (c *Changes) order(o *changes.Order, fds ...int) (n changes.Count, err erro
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	uids, gids := c.UIDMaps, c.GIDMaps
-	o.Scratch = *c.scratch
+	o.Scratch, o.Chown = *c.scratch, os.Geteuid() == 0
 	o.IDs = [2][]changes.Range{seenAs(uids, o.Chown), seenAs(gids, o.Chown)}
 	uids, gids = rooted(uids), rooted(gids)
 	if o.Chown {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/huskrun/husk/runtime"
@@ -24,6 +25,8 @@ type app struct {
 	properties string // of systemd units that annotations may set
 
 	netAnnotations bool // annotations may make network interfaces
+
+	through func(*os.File) io.Writer // the way to our terminal, nil: directly
 
 	held   []string // warnings for the log
 	failed int      // exit status of a failure

@@ -58,6 +58,7 @@ func (a *app) sandbox(job *sandbox.Job) (int, error) {
 	if a.root == "" && !hostRoot() && os.Getenv("XDG_RUNTIME_DIR") == "" {
 		a.root = filepath.Join(os.TempDir(), "husk-"+strconv.Itoa(os.Geteuid()))
 	}
+	a.through = job.Through
 	var take func(*os.File) error
 	return a.onTerminal(&take, func() (int, error) {
 		terminal := take

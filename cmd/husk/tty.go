@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"time"
@@ -25,7 +26,7 @@ type terminal struct {
 func (a *app) onTerminal(take *func(*os.File) error, act func() (int, error)) (int, error) {
 	var t *terminal
 	*take = func(master *os.File) (err error) {
-		t, err = attach(master, os.Stdin, os.Stdout)
+		t, err = attach(master, os.Stdin, os.Stdout, a.through)
 		return err
 	}
 	status, err := act()
@@ -36,8 +37,9 @@ func (a *app) onTerminal(take *func(*os.File) error, act func() (int, error)) (i
 }
 
 // attach starts copying between the container's terminal and in and out. It takes
-// over master. Where in is a terminal it becomes raw: keys are the container's.
-func attach(master, in, out *os.File) (*terminal, error) {
+// over master. Where in is a terminal it becomes raw: keys are the container's. through,
+// if not nil, is the way to out.
+func attach(master, in, out *os.File, through func(*os.File) io.Writer) (*terminal, error) {
 	master, err := pollable(master)
 	if err != nil {
 		return nil, err
@@ -63,7 +65,11 @@ func attach(master, in, out *os.File) (*terminal, error) {
 		}
 	}
 	go t.input(in)
-	go t.output(out)
+	to := io.Writer(out)
+	if through != nil {
+		to = through(out)
+	}
+	go t.output(to)
 	return t, nil
 }
 
@@ -135,7 +141,7 @@ const (
 
 // output copies what the container prints until its terminal hangs up (EIO) or,
 // after the end of its process, until nothing more comes.
-func (t *terminal) output(out *os.File) {
+func (t *terminal) output(out io.Writer) {
 	defer close(t.drained)
 	buf := make([]byte, 32<<10)
 	for late := 0; late < leftover; {

@@ -62,7 +62,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := settings(t, host)
-	term, err := attach(master, host, host)
+	term, err := attach(master, host, host, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestTerminalLosesNothing(t *testing.T) {
 		if _, err := makeRaw(int(slave.Fd())); err != nil {
 			t.Fatal(err)
 		}
-		term, err := attach(master, in, out)
+		term, err := attach(master, in, out, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestTerminalEndOfInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	term, err := attach(master, in, null)
+	term, err := attach(master, in, null, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

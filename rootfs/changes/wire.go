@@ -25,6 +25,7 @@ const Argument = "changes"
 // Order is what to write.
 type Order struct {
 	Scratch
+	Empty        bool // nothing: the directory that comes second is to be emptied
 	Keep, Export bool
 	IDs          [2][]Range // of users and groups
 	Chown        bool       // files that are kept belong to whom they belong to in the container

@@ -21,7 +21,7 @@ const ConfigFile = ".husk.toml"
 
 // harmless are the keys that the file in the workspace may have.
 var harmless = []string{
-	"cpus", "env", "idle-timeout", "io", "memory", "nofile", "output-limit", "pids", "ro", "size", "summary", "timeout", "tmpfs",
+	"cpus", "env", "idle-timeout", "io", "memory", "nofile", "output-limit", "pids", "progress", "ro", "size", "summary", "timeout", "tmpfs",
 }
 
 // ReadConfig sets the flags that the command line does not from a file: of TOML, keys

@@ -29,5 +29,6 @@
 //	changes.go  what it has changed, for who wants to keep that
 //	run.go      from beginning to end
 //	watch.go    limits on time and output
+//	progress.go how it is doing, for people
 //	report.go   how it ended, for programs and for people
 package sandbox

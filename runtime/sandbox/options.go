@@ -41,8 +41,9 @@ type Options struct {
 	Keep   string // directory that what was written outside of the workspace is kept in, "": none
 	Export string // file for it as a layer of an image, "": none
 
-	Report  string // file for how the job ended and what it used, "": none
-	Summary bool   // the same for people
+	Report   string // file for how the job ended and what it used, "": none
+	Progress bool   // show how the job is doing, on a terminal
+	Summary  bool   // the same for people
 
 	Env     []string // NAME=VALUE, or NAME alone for the caller's value
 	EnvFile []string
@@ -114,6 +115,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Keep, "keep", "", "keep what the job has changed outside of the workspace in this `directory`, which must be empty or missing, as overlay has it: what it removed are devices 0:0")
 	fs.StringVar(&o.Export, "export", "", "write what the job has changed outside of the workspace to this `file`, as a layer of an OCI image (tar)")
 	fs.StringVar(&o.Report, "report", "", "write to this `file` how the job ended and what it used, as JSON")
+	fs.BoolVar(&o.Progress, "progress", false, "show on standard error, if that is a terminal, how the job is doing: time, CPU time (and how many CPUs that is), memory, processes")
 	fs.BoolVar(&o.Summary, "summary", false, "print at the end, in a few lines on standard error, how the job ended and what it used")
 	list(&o.Env, "env", "set a variable: `NAME=VALUE`, or NAME for the caller's value")
 	list(&o.EnvFile, "env-file", "set the variables in this `file`, one NAME=VALUE a line")

@@ -5,6 +5,7 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strconv"
@@ -46,6 +47,9 @@ func (j *Job) Config(indent ...json.Options) ([]byte, error) {
 // Interactive says whether the job may have a terminal. One whose output is looked at has
 // pipes.
 func (j *Job) Interactive() bool { return !j.o.counts() }
+
+// Through is the way to our terminal for what the job writes to its own.
+func (j *Job) Through(to *os.File) io.Writer { return j.progress.through(to) }
 
 // prefix begins the names of containers; the pid of the husk that has one follows.
 const prefix = "sandbox-"
@@ -108,7 +112,7 @@ func (j *Job) run(r *runtime.Runtime, take func(*os.File) error) (res *Result, e
 	if o.Config, err = j.Config(); err != nil {
 		return res, failed(err)
 	}
-	w := &watch{r: r, id: id, o: j.o}
+	w := &watch{r: r, id: id, o: j.o, progress: j.progress, terminal: j.Spec.Process.Terminal}
 	o.Started = w.begin
 	if err := w.connect(); err != nil {
 		return res, failed(err)

@@ -29,7 +29,8 @@ type Job struct {
 	outer     int      // uid of the job outside
 	net       []string // interfaces
 	secrets   []secret
-	caches    []string              // directories to be made
+	caches    []string // directories to be made
+	progress  *progress
 	report    string                // file, "": none
 	keeps     string                // directory for what is changed, "": none
 	exports   string                // file for it, "": none
@@ -69,6 +70,7 @@ func New(o *Options) (*Job, error) {
 			return nil, err
 		}
 	}
+	b.progress = newProgress(options.Progress)
 	p := b.spec.Process
 	var err error
 	if p.Args, err = b.command(); err != nil {

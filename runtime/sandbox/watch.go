@@ -2,10 +2,13 @@ package sandbox
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/huskrun/husk/cgroups"
 
 	"github.com/huskrun/husk/runtime"
 	"golang.org/x/sys/unix"
@@ -19,6 +22,9 @@ type watch struct {
 	r  *runtime.Runtime
 	id string
 	o  *Options
+
+	progress *progress
+	terminal bool // the job has one of its own
 
 	mu      sync.Mutex
 	ended   string // by which flag, "": not by us
@@ -34,18 +40,20 @@ type watch struct {
 type pipe struct {
 	fd   int
 	real *os.File // where it leads
+	to   io.Writer
 	out  *os.File // its end for us
 }
 
 // counts says whether the job's output has to pass through us.
 func (o *Options) counts() bool { return o.Idle > 0 || o.Output > 0 }
 
-// connect puts pipes on standard output and error, where what is written matters.
+// connect puts pipes on standard output and error, where what is written matters, or where
+// it would get mixed up with the progress.
 func (w *watch) connect() error {
-	if !w.o.counts() {
-		return nil
-	}
 	for _, fd := range []int{1, 2} {
+		if !w.o.counts() && (w.progress == nil || w.terminal || !isTerminal(fd)) {
+			continue
+		}
 		if err := w.insert(fd); err != nil {
 			w.restore()
 			return err
@@ -59,16 +67,21 @@ func (w *watch) insert(fd int) error {
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
+	p := &pipe{fd: fd, real: os.NewFile(uintptr(real), "output")}
+	if len(w.pipes) > 0 && sameTerminal(p.real, w.pipes[0].real) { // what goes there stays in its order
+		w.pipes = append(w.pipes, p)
+		return os.NewSyscallError("dup3", unix.Dup3(1, fd, 0))
+	}
 	out, in, err := os.Pipe()
 	if err == nil {
 		err = unix.Dup3(int(in.Fd()), fd, 0)
 		_ = in.Close()
 	}
 	if err != nil {
-		_ = unix.Close(real)
+		_ = p.real.Close()
 		return err
 	}
-	p := &pipe{fd, os.NewFile(uintptr(real), "output"), out}
+	p.out, p.to = out, w.progress.through(p.real)
 	w.pipes = append(w.pipes, p)
 	w.copies.Go(func() { w.copy(p) })
 	return nil
@@ -80,7 +93,7 @@ func (w *watch) copy(p *pipe) {
 	for {
 		n, err := p.out.Read(buf)
 		if n = w.passed(n); n > 0 {
-			if _, werr := p.real.Write(buf[:n]); werr != nil {
+			if _, werr := p.to.Write(buf[:n]); werr != nil {
 				_ = p.out.Close() // the job gets SIGPIPE, as it would from our reader
 				return
 			}
@@ -126,6 +139,7 @@ func (w *watch) restore() {
 
 // begin starts the clocks.
 func (w *watch) begin() {
+	w.progress.begin(func() (*cgroups.Stats, error) { return w.r.Stats(w.id) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if d := w.o.Timeout; d > 0 {
@@ -151,6 +165,7 @@ func (w *watch) stop(flag, text string) {
 
 // end stops the clocks.
 func (w *watch) end() {
+	w.progress.end()
 	w.restore()
 	w.mu.Lock()
 	defer w.mu.Unlock()

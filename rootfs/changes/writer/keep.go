@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 
@@ -24,6 +25,23 @@ func newKeeper(order *changes.Order, dir *os.File) *keeper {
 }
 
 func (k *keeper) end(bool) error { return k.dir.Close() }
+
+// empty removes what is in a directory.
+func empty(dir *os.File) error {
+	if err := dir.Chdir(); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(".")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	list, err := fs.ReadDir(root.FS(), ".")
+	for _, e := range list {
+		err = errors.Join(err, root.RemoveAll(e.Name()))
+	}
+	return err
+}
 
 func (k *keeper) write(e *changes.Entry) error {
 	if e.Path == "." {

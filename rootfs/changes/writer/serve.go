@@ -57,6 +57,9 @@ func write(conn changes.Conn, order *changes.Order, fds []int) (n changes.Count,
 		return n, unix.EBADMSG
 	}
 	order.Dir = int(scratch.Fd())
+	if dir, ok := take(order.Empty); ok {
+		return n, empty(dir)
+	}
 	if dir, ok := take(order.Keep); ok {
 		sinks = append(sinks, newKeeper(order, dir))
 	}
