@@ -2,7 +2,7 @@
 // Podman, the last for root and for an ordinary user, as Debian packages them, their
 // daemons started by hand; and containerd once more as a node of Kubernetes has it, and
 // CRI-O, which no suite of Debian has and root.sh builds, with crictl and critest in the
-// place of the kubelet. It holds tests only; make test-engines runs them, in some ten
+// place of the kubelet. It holds tests only; make test-engines runs them, in some twenty
 // minutes on an idle machine with two processors.
 //
 // Everything happens in a box (box_test.go): a throw-away Debian root (root.sh), which
