@@ -115,13 +115,13 @@ fuzz: ## fuzz every target for FUZZTIME (10s) each
 	@.ci/fuzz.sh
 
 .PHONY: bench
-bench: ## compare husk with crun, runc and the floor
+bench: ## compare husk with crun, runc and the floor, and its sandbox with others
 	@.ci/setup.sh build run bench
 	@$(MAKE) --no-print-directory -s husk
 	@$(GO) run ./integration/bench
 
 .PHONY: peers
-peers: ## run crun and runc too, and write the README's comparison anew
+peers: ## run other runtimes and sandboxes too, and write the README's comparisons anew
 	@.ci/setup.sh build run bench
 	@$(MAKE) --no-print-directory -s husk
 	@sh integration/bench/peers.sh >/dev/null

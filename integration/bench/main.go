@@ -1,5 +1,6 @@
 // Bench measures husk beside crun, runc and the floor, a C program that makes
-// only the system calls a container cannot do without.
+// only the system calls a container cannot do without, and its sandbox beside
+// bubblewrap and Podman.
 //
 //	go run ./integration/bench -husk ./husk
 //
