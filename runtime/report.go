@@ -33,10 +33,11 @@ import (
 //	            unless that was asked for
 //
 // Where no cgroup tells of cpu, it is what the process and those it has waited for have
-// used, if it is the first one of a PID namespace: then those are all. cpu, memory and io have "pressureUsec" too: how long some, and all ("full"), of the
-// tasks waited for want of it. A part is null where its controller does not work. In a cgroup that was
-// there before, peaks are null: they may be of those who lived in it earlier; the rest
-// counts from the moment when the process was executed.
+// used, if it is the first one of a PID namespace: then those are all. cpu, memory and io
+// have "pressureUsec" too: how long some, and all ("full"), of the tasks waited for want of
+// it. A part is null where its controller does not work. In a cgroup that was there before,
+// peaks are null: they may be of those who lived in it earlier; the rest counts from the
+// moment when the process was executed.
 type Report struct {
 	ID      string
 	Status  int // exit status, -1: none
