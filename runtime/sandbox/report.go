@@ -46,7 +46,7 @@ func (j *Job) unknown(res *Result) []string {
 	if s == nil {
 		s = &cgroups.Stats{}
 	}
-	const controller = "the controller is not available"
+	const controller = "its controller is not available, or nothing has enabled it, as a limit would"
 	miss(s.CPU == nil, "cpu", "the job had no cgroup")
 	miss(s.Memory == nil, "memory", controller)
 	miss(s.Pids == nil, "pids", controller)
