@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/huskrun/husk/cgroups"
-
 	"github.com/huskrun/husk/rootfs/changes"
 	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
