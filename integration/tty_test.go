@@ -202,6 +202,7 @@ func TestSandboxProgress(t *testing.T) {
 	for name, keyboard := range map[string]bool{"with a terminal of its own": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			box(t, func(t *testing.T) {
+				onDisk(t)
 				s := newSeat(t)
 				s.size(t, 24, 20) // no room for more than two figures
 				cmd := exec.Command(runtimePath(), "sandbox", "--progress", "--", "sh", "-c", job)
