@@ -29,7 +29,7 @@ func init() {
 		return
 	}
 	growStack()
-	growHeap()
+	_ = growHeap()
 	namespaces.RestoreNofile()
 	conn := parseFD(os.Args[1])
 	// Hooks must not get the descriptors that the process will keep.
@@ -66,12 +66,9 @@ func growStack() (b byte) {
 // a filter or a limit of the process may forbid it later. It begins at a random page of
 // 4 MiB, so that any allocation may be the one that makes it grow. The block is never
 // used, and its pages stay untouched; behind it there is room.
-func growHeap() {
-	room = make([]byte, 4<<20+1)
-	room = nil
-}
-
-var room []byte // keeps the block from being optimized away
+//
+//go:noinline
+func growHeap() []byte { return make([]byte, 4<<20+1) }
 
 func parseFD(s string) (fd int) {
 	for _, c := range []byte(s) {
