@@ -75,7 +75,7 @@ func TestErrorSweepPause(t *testing.T) {
 		list := b.injections(0, parent, []map[string]int{otherCalls}, "pause", "c1")
 		b.must("resume", "c1")
 		failed := 0
-		sweep(t, len(list), func(n int) bool {
+		tried := sweep(t, len(list), func(n int) bool {
 			i := list[(n-1)%len(list)]
 			r, _ := b.fail(0, parent, i, unix.EIO, "pause", "c1")
 			if r.code == 0 {
@@ -89,7 +89,7 @@ func TestErrorSweepPause(t *testing.T) {
 			thawed(t, i.name+" number "+itoa(i.k)+" failed", r)
 			return !t.Failed()
 		})
-		if failed == 0 {
+		if failed == 0 && tried >= len(list) {
 			t.Error("no failure had an effect")
 		}
 	})
@@ -111,7 +111,7 @@ func TestErrorSweepUpdate(t *testing.T) {
 		}
 		list := b.injections(0, parent, []map[string]int{otherCalls, {"bpf": unix.SYS_BPF}}, "update", "-r", after, "c1")
 		failed := 0
-		sweep(t, len(list), func(n int) bool {
+		tried := sweep(t, len(list), func(n int) bool {
 			b.must("update", "-r", before, "c1")
 			i := list[(n-1)%len(list)]
 			r, _ := b.fail(0, parent, i, unix.EIO, "update", "-r", after, "c1")
@@ -125,7 +125,7 @@ func TestErrorSweepUpdate(t *testing.T) {
 			}
 			return !t.Failed()
 		})
-		if failed == 0 {
+		if failed == 0 && tried >= len(list) {
 			t.Error("no failure had an effect")
 		}
 		t.Logf("%d of %d calls matter", failed, len(list))

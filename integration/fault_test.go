@@ -314,9 +314,9 @@ func TestFaultShortLived(t *testing.T) {
 				for i := range n / 8 {
 					start := time.Now()
 					cmd := exec.Command(runtimePath(), "run", "-b", b.dir, fmt.Sprintf("c%d-%d", w, i))
-					cmd.Run()
+					said, _ := cmd.CombinedOutput()
 					if code := cmd.ProcessState.ExitCode(); code != 3 {
-						t.Errorf("exit %d", code)
+						t.Errorf("exit %d: %s", code, said)
 					}
 					if took := time.Since(start); took > patience(5*time.Second) {
 						t.Errorf("took %v", took)

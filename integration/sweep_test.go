@@ -304,7 +304,7 @@ func (b *bundle) termSweep(recovers func(what string, r result) bool, args ...st
 		}
 		return recovers(what, r)
 	})
-	if ended < tried/2 {
+	if tried >= 8 && ended < tried/4 { // some are too early or too late to end it
 		b.t.Errorf("%s: only %d of %d tries ended it", args[0], ended, tried)
 	}
 	b.t.Logf("%s: %d of %d system calls tried, %d ended it", args[0], tried, total, ended)

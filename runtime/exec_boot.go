@@ -128,13 +128,14 @@ var errMute = errors.New("the process died before it executed the program")
 // due, or names a process that is not our child, ends it all.
 func (j *joining) awaitExec() error {
 	j.due = j.script()
-	for deadline := time.Now().Add(patience); ; {
-		kind, payload, fds, err := j.conn.Recv(time.Now().Add(stallCheck))
+	deadline := time.Now().Add(patience)
+	stalled := func() (err error) {
+		deadline, err = j.stalled(deadline)
+		return err
+	}
+	for {
+		kind, payload, fds, err := j.signals.recv(j.conn, time.Time{}, stalled)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if deadline, err = j.stalled(deadline); err != nil {
-				return err
-			}
 		case errors.Is(err, io.EOF) && len(j.due) == 0:
 			return nil
 		case errors.Is(err, io.EOF):
@@ -221,9 +222,6 @@ func (j *joining) take(pid int) error {
 // stalled decides whether to go on waiting for a process that says nothing. A paused
 // container stands still as long as it pleases whoever paused it.
 func (j *joining) stalled(deadline time.Time) (time.Time, error) {
-	if err := j.signals.interrupted(); err != nil {
-		return deadline, err
-	}
 	switch {
 	case j.child != nil && exiting(j.child.PID):
 		return deadline, errMute // see record.beheaded

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +61,8 @@ func (s *signals) interrupted() error {
 }
 
 // recv is conn.Recv that a signal which is to end the process ends too, and so does what
-// stalled reports.
+// stalled reports, unless the peer has spoken meanwhile: it may have executed the process,
+// and that may have ended, since it was last listened to.
 func (s *signals) recv(conn *namespaces.Conn, deadline time.Time, stalled func() error) (kind byte, payload []byte, fds []int, err error) {
 	for {
 		until := deadline
@@ -73,8 +73,14 @@ func (s *signals) recv(conn *namespaces.Conn, deadline time.Time, stalled func()
 		if until.Equal(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return kind, payload, fds, err
 		}
-		if err = cmp.Or(s.interrupted(), stalled()); err != nil {
+		if err = s.interrupted(); err != nil {
 			return 0, nil, nil, err
+		}
+		if stall := stalled(); stall != nil {
+			if kind, payload, fds, err = conn.Recv(time.Now()); errors.Is(err, os.ErrDeadlineExceeded) {
+				err = stall
+			}
+			return kind, payload, fds, err
 		}
 	}
 }

@@ -111,27 +111,28 @@ func (rec *record) awaitDeath() {
 // putDown ends an init that has reported its failure, should its filter not let it exit.
 func (rec *record) putDown() {
 	rec.awaitDeath()
+	rec.kill()
+	rec.awaitDeath()
+}
+
+func (rec *record) kill() {
 	if pidfd, err := rec.Init.handle(); err == nil {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 		_ = unix.Close(pidfd)
-		rec.awaitDeath()
 	}
 }
 
 // beheaded is errDied if the init's main thread, which is the one to execute the process,
 // has ended: a filter with SCMP_ACT_KILL_THREAD leaves the others of a Go program alive, and
-// with them our conversation. They are ended here.
+// with them our conversation.
 func (rec *record) beheaded() error {
-	pidfd, err := rec.Init.handle()
-	if err != nil {
-		return nil // it has ended, and the conversation with it
+	if pidfd, err := rec.Init.handle(); err == nil {
+		defer unix.Close(pidfd)
+		if exiting(rec.Init.PID) {
+			return errDied
+		}
 	}
-	defer unix.Close(pidfd)
-	if !exiting(rec.Init.PID) {
-		return nil
-	}
-	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	return errDied
+	return nil // or it has ended wholly, and the conversation with it
 }
 
 // afterFailedHook destroys the container if err is about a hook. After another failure
@@ -164,6 +165,9 @@ func awaitExec(conn *namespaces.Conn, rec *record, to func() (agent, error), s *
 				Err:  fmt.Errorf("the container's init (pid %d) did not answer within %s", rec.Init.PID, startPatience),
 				Hint: "is it stopped or frozen? husk delete --force removes the container",
 			}
+		case errors.Is(err, errDied):
+			rec.kill() // it may have other threads than the one that has ended
+			return err
 		case err != nil:
 			return err
 		case kind == msgRuns && announced:
