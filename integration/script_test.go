@@ -430,7 +430,7 @@ func cmdPid(ts *script, neg bool, args []string) {
 
 // cmdWaitfor polls: waitfor STATUS ID, or waitfor file PATH, or waitfor gone PID.
 func cmdWaitfor(ts *script, neg bool, args []string) {
-	deadline := time.Now().Add(patience(5 * time.Second))
+	deadline := time.Now().Add(patience(15 * time.Second))
 	for !reached(ts, args[0], args[1]) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("waited too long")
@@ -455,7 +455,7 @@ func reached(ts *script, what, arg string) bool {
 // cmdWaitgrep polls a file for a line: waitgrep PATTERN FILE
 func cmdWaitgrep(ts *script, neg bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	deadline := time.Now().Add(patience(5 * time.Second))
+	deadline := time.Now().Add(patience(15 * time.Second))
 	for {
 		data, _ := os.ReadFile(ts.MkAbs(args[1]))
 		if pattern.Match(data) {
@@ -497,7 +497,7 @@ func cmdSame(ts *script, neg bool, args []string) {
 // cmdWaitlink waits until links are gone: waitlink gone NAME... The kernel takes its time
 // to end a network namespace.
 func cmdWaitlink(ts *script, neg bool, args []string) {
-	deadline := time.Now().Add(patience(5 * time.Second))
+	deadline := time.Now().Add(patience(15 * time.Second))
 	for _, name := range args[1:] {
 		for slices.Contains(linkNames(), name) {
 			if time.Now().After(deadline) {

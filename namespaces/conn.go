@@ -259,18 +259,18 @@ func (c *Conn) wait(events int16, deadline time.Time) error {
 	for {
 		var timeout *unix.Timespec
 		if !deadline.IsZero() {
-			left := time.Until(deadline)
-			if left <= 0 {
-				return os.ErrDeadlineExceeded
-			}
-			ts := unix.NsecToTimespec(left.Nanoseconds())
+			// One that has passed may have done so while we were stopped, or waited for a
+			// processor: what came meanwhile counts.
+			ts := unix.NsecToTimespec(max(time.Until(deadline), 0).Nanoseconds())
 			timeout = &ts
 		}
 		n, err := poll(&unix.PollFd{Fd: int32(c.fd), Events: events}, timeout, c.raw)
-		if n > 0 {
+		switch {
+		case n > 0:
 			return nil
-		}
-		if err != nil && err != unix.EINTR {
+		case err == nil:
+			return os.ErrDeadlineExceeded
+		case err != unix.EINTR:
 			return os.NewSyscallError("ppoll", err)
 		}
 	}

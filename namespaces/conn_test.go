@@ -309,3 +309,21 @@ func FuzzRecv(f *testing.F) {
 		b.Close()
 	})
 }
+
+// What came before somebody looked counts, though the deadline has passed.
+func TestRecvLate(t *testing.T) {
+	a, b := pair(t)
+	if err := b.Send(7, nil); err != nil {
+		t.Fatal(err)
+	}
+	late := time.Now().Add(-time.Second)
+	if err := a.wait(unix.POLLIN, late); err != nil {
+		t.Errorf("with a message: %v", err)
+	}
+	if kind, _, _, err := a.Recv(late); kind != 7 || err != nil {
+		t.Errorf("kind %d, %v", kind, err)
+	}
+	if _, _, _, err := a.Recv(late); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("without one: %v", err)
+	}
+}

@@ -223,7 +223,9 @@ func (j *joining) take(pid int) error {
 // container stands still as long as it pleases whoever paused it.
 func (j *joining) stalled(deadline time.Time) (time.Time, error) {
 	switch {
-	case j.child != nil && exiting(j.child.PID):
+	case exiting(j.child.PID) && j.last != nil && len(j.due) == 0:
+		return deadline, io.EOF // it has told all that it had to, and takes its time to end
+	case exiting(j.child.PID):
 		return deadline, errMute // see record.beheaded
 	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
 		return time.Now().Add(patience), nil

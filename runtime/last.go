@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"unsafe"
 
 	"github.com/huskrun/husk/namespaces"
@@ -34,8 +35,11 @@ func (l *last) call(s *Step, trap uintptr, args ...uintptr) {
 }
 
 // enterPIDs has this thread's children born in the container's PID namespace. From here
-// on the Go runtime can start no thread from this one.
+// on the Go runtime can start no thread from this one, and would end the program if it had
+// to: it wants another as soon as this goroutine has run for 10 ms, which it has where
+// processors are slow or busy. So the runtime is told to start them from elsewhere.
 func (i *initer) enterPIDs(s *Step) error {
+	goruntime.LockOSThread()
 	if err := unix.Setns(i.pidfd, unix.CLONE_NEWPID); err != nil {
 		return os.NewSyscallError("setns pid", err)
 	}

@@ -26,11 +26,13 @@ func (c *creation) stillborn(err error) bool {
 	if c.proc == nil {
 		return errors.Is(err, namespaces.ErrKilled)
 	}
-	// Whatever else failed may have failed because of its death, which takes a moment.
-	if waitReadable(int(c.proc.FD.Fd()), time.Now().Add(time.Millisecond)) != nil {
-		return false
+	// Whatever else failed may have failed because of its death, which takes a moment, or
+	// longer where processors are busy. One that lives executes husk in that time.
+	for late := time.Now().Add(killPatience); !c.end.reaped && onlyForked(c.proc.PID) && time.Now().Before(late); {
+		if waitReadable(int(c.proc.FD.Fd()), time.Now().Add(time.Millisecond)) == nil {
+			c.reap()
+		}
 	}
-	c.reap()
 	return c.end.forked && c.end.info.signal == int(unix.SIGKILL)
 }
 

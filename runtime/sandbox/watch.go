@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,15 +128,27 @@ func (w *watch) passed(n int) int {
 // restore puts the streams back, by which the pipes end, and waits for the rest of what
 // is in them.
 func (w *watch) restore() {
-	for _, p := range w.pipes {
+	w.mu.Lock()
+	pipes := w.pipes
+	w.pipes = nil
+	w.mu.Unlock()
+	for _, p := range pipes {
 		_ = unix.Dup3(int(p.real.Fd()), p.fd, 0)
 	}
 	w.copies.Wait()
-	for _, p := range w.pipes {
+	for _, p := range pipes {
 		_ = p.real.Close()
 		_ = p.out.Close()
 	}
-	w.pipes = nil
+}
+
+// unread says whether the job has written what we have not come to read.
+func (p *pipe) unread() bool {
+	n := 0
+	if c, err := p.out.SyscallConn(); err == nil { // Fd would have it block
+		_ = c.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n > 0
 }
 
 // begin starts the clocks.
@@ -151,15 +165,23 @@ func (w *watch) begin() {
 	}
 }
 
-// stop ends the job: with a signal that it may handle first.
+// stop ends the job: with a signal that it may handle first. Clocks run late where
+// processors are busy, and cannot end a job that has written, or has ended, meanwhile.
 func (w *watch) stop(flag, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended != "" {
 		return
 	}
+	if flag == "idle-timeout" && slices.ContainsFunc(w.pipes, (*pipe).unread) {
+		w.idle.Reset(w.o.Idle)
+		return
+	}
+	err := w.r.Signal(w.id, unix.SIGTERM, false)
+	if flag != "output-limit" && (errors.Is(err, runtime.ErrNotRunning) || errors.Is(err, runtime.ErrNotExist)) {
+		return
+	}
 	w.ended, w.text = flag, text
-	_ = w.r.Signal(w.id, unix.SIGTERM, false)
 	w.timers = append(w.timers, time.AfterFunc(grace, func() { _ = w.r.Signal(w.id, unix.SIGKILL, false) }))
 }
 
