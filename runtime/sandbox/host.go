@@ -37,18 +37,20 @@ var ours = []string{"dev", "proc", "sys", "tmp"}
 
 // secret lists what is hidden, which includes where GitLab and Jenkins keep the secrets of
 // jobs: beside their workspaces.
-func (b *builder) secret() []string {
-	return append(slices.Clip(Hidden), b.workspace+".tmp", b.workspace+"@tmp")
-}
+func (b *builder) secret() []string { return append(slices.Clip(Hidden), b.beside()...) }
+
+func (b *builder) beside() []string { return []string{b.workspace + ".tmp", b.workspace + "@tmp"} }
 
 // hidden says whether a path of the host, or one above it, is hidden.
 func (b *builder) hidden(path string) bool {
-	return slices.ContainsFunc(b.secret(), func(h string) bool { return below(path, h) && !slices.Contains(b.o.Show, h) })
+	hides := func(h string) bool { return below(path, h) && !slices.Contains(b.o.Show, h) }
+	return slices.ContainsFunc(Hidden, hides) || slices.ContainsFunc(b.beside(), hides)
 }
 
 // below says whether path is dir, or in it.
 func below(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, "/"))
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // root begins the mounts with the scratch and what the job sees as "/".
@@ -137,6 +139,7 @@ func (b *builder) hide() error {
 		}
 		b.loose("--show " + path)
 	}
+	targets := b.targets()
 	for _, path := range b.secret() {
 		if filepath.Dir(path) == "/" || !b.hidden(path) {
 			continue
@@ -144,7 +147,7 @@ func (b *builder) hide() error {
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}
-		if slices.ContainsFunc(b.targets(), func(t string) bool { return below(t, path) }) {
+		if slices.ContainsFunc(targets, func(t string) bool { return below(t, path) }) {
 			b.mount(specs.Mount{Destination: path, Type: "tmpfs", Source: "hidden", Options: []string{"mode=755", "size=64k", "nosuid", "nodev"}})
 			continue
 		}
