@@ -35,7 +35,7 @@ func init() {
 	// Hooks must not get the descriptors that the process will keep.
 	_ = unix.CloseRange(3, uint(conn), unix.CLOSE_RANGE_CLOEXEC)
 	i := &initer{root: rootfs.New(), conn: namespaces.FromFD(conn), inherit: conn - 3}
-	i.umask = unix.Umask(0)
+	i.umask, i.birth = unix.Umask(0), unix.Getuid()
 	i.main()
 	exit(1)
 }
@@ -91,6 +91,7 @@ type initer struct {
 	rest         []Step // of the batch, after the current one
 	home         string // value of HOME, "" when the config sets it
 	umask        int    // the caller's
+	birth        int    // the uid that this program began as
 	inside       bool   // opChdir succeeded
 	became       bool   // opUser has run
 	denied       bool   // the user namespace forbids setgroups

@@ -20,7 +20,7 @@ func (i *initer) supervise(paths, argv, envp []*byte) []unix.Errno {
 		return answers
 	}
 	_ = i.conn.Send(msgRuns, nil)
-	shedRights()
+	shedRights(i.birth)
 	go func() {
 		for s := range signals {
 			_ = unix.Kill(pid, s.(syscall.Signal))
@@ -35,19 +35,22 @@ func (i *initer) supervise(paths, argv, envp []*byte) []unix.Errno {
 // shedRights takes from all threads what only the main one has given up: the Go runtime
 // started the others with the rights of who makes the container. The processes of the
 // container see them, if not more. What they need is to pass signals on: as the process's
-// user, or by CAP_KILL if the process has that.
-func shedRights() {
+// user, or by CAP_KILL if the process has that. Each call stops all of them, so it is only
+// made if there is a change: born is the user that the threads began as.
+func shedRights(born int) {
 	have, err := permitted()
 	if err != nil {
 		have = 0
 	}
 	const kill = 1 << unix.CAP_KILL
 	header, data := capData(have&kill, have&kill, 0)
-	uid := uintptr(unix.Getuid())
 	// On the main thread, which is like that already, none of them can fail, and on the
 	// others, which have all rights, neither.
-	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0)
-	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SETRESUID, uid, uid, uid)
+	if now := unix.Getuid(); now != born {
+		uid := uintptr(now)
+		_, _, _ = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0)
+		_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SETRESUID, uid, uid, uid)
+	}
 	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&data[0])), 0)
 	_ = prctl(unix.PR_SET_DUMPABLE, 0, 0) // as after any change of rights
 }
