@@ -29,7 +29,7 @@ type snapshot struct {
 
 // settle is how long something may take to disappear after a test: a killed
 // process is a zombie until PID 1 has reaped it.
-const settle = 2 * time.Second
+var settle = patience(5 * time.Second)
 
 func census(t *testing.T) *snapshot {
 	t.Helper()

@@ -351,8 +351,8 @@ func TestNetSuccession(t *testing.T) {
 			return err
 		}))
 		defer peer.Close()
-		peer.SetDeadline(time.Now().Add(patience(3 * time.Second)))
-		own := net.Dialer{Timeout: time.Millisecond, LocalAddr: &net.UDPAddr{Port: 5001}}
+		peer.SetReadDeadline(time.Now().Add(patience(3 * time.Second)))
+		own := net.Dialer{Timeout: 300 * time.Millisecond, LocalAddr: &net.UDPAddr{Port: 5001}}
 		c1.askBy(own, "udp", "198.51.100.1:7")
 		_, from, err := peer.ReadFrom(make([]byte, 1))
 		must(t, err)

@@ -132,7 +132,7 @@ func TestSystemdForeignUnit(t *testing.T) {
 		defer victim.Wait()
 		defer victim.Process.Kill()
 		g := newRoom(t).prepare("/victim", `{}`, nil, "/bin/true")
-		for deadline := time.Now().Add(10 * time.Second); !exists(g.file("")) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(slow); !exists(g.file("")) && time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond)
 		}
 		r := g.husk("run", "victim")

@@ -251,11 +251,7 @@ func (j *joining) ready(fds []int) error {
 
 // stillborn says whether the child was killed before it executed husk.
 func (j *joining) stillborn() bool {
-	if j.group == nil || j.spawn.Place != nil {
-		return false
-	}
-	_ = waitReadable(int(j.child.FD.Fd()), time.Now().Add(killPatience))
-	return onlyForked(j.child.PID)
+	return j.group != nil && j.spawn.Place == nil && onlyForked(j.child.PID)
 }
 
 // explain says what is behind an error that may only tell of the container's end.

@@ -160,7 +160,7 @@ func TestMute(t *testing.T) {
 				wantError(t, err, nil, "start unit husk-c1.scope")
 			}
 			wantError(t, err, os.ErrDeadlineExceeded, f.addr.path, "does not answer in time")
-			if d := time.Since(start); d > time.Second {
+			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("took %v", d)
 			}
 		})
@@ -172,17 +172,17 @@ func TestMute(t *testing.T) {
 func TestSlow(t *testing.T) {
 	f := newFake(t, false)
 	f.Handle("Get", func(p *peer, m *dbus.Message) {
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(time.Second)
 		p.Answer(m)
 	})
 	m := f.connect()
-	m.patience = 100 * time.Millisecond
+	m.patience = 1700 * time.Millisecond
 	_, err := m.Path(c1)
 	must(t, err)
 	start := time.Now()
 	_, err = m.Path(c1)
 	wantError(t, err, os.ErrDeadlineExceeded, "find the place of unit husk-c1.scope")
-	if d := time.Since(start); d > 55*time.Millisecond {
+	if d := time.Since(start); d >= time.Second {
 		t.Errorf("took %v", d)
 	}
 	if m.patience > 0 {
@@ -203,7 +203,7 @@ func TestMuteQueue(t *testing.T) {
 		_, err = connect([]address{{path, false}}, 100*time.Millisecond)
 		wantError(t, err, os.ErrDeadlineExceeded, path)
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("took %v", d)
 	}
 	_, err = connect([]address{{path, false}}, -time.Second)
@@ -219,7 +219,7 @@ func TestConnectErrors(t *testing.T) {
 	wantError(t, err, unix.ENOENT, dir+"/none", "connect to systemd")
 	wantError(t, err, unix.ECONNREFUSED, dir+"/file")
 	wantError(t, err, unix.EINVAL, long)
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("took %v", d)
 	}
 	f := newFake(t, false)
