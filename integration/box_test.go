@@ -26,9 +26,9 @@ const (
 	envTools = "HUSK_BOX_TOOLS" // where probe, tool and husk are
 )
 
-// boxTimeout ends a box that hangs. No test needs more than a few seconds; the
-// sweeps watch their own clock.
-const boxTimeout = 3 * time.Minute
+// boxTimeout ends a box that hangs. No test needs more than a few seconds, or minutes on a
+// machine that is emulated or busy; the sweeps watch their own clock.
+const boxTimeout = 8 * time.Minute
 
 // patience is short for its many callers.
 var patience = harness.Patience

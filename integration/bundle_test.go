@@ -164,7 +164,7 @@ type result struct {
 }
 
 // commandTimeout bounds every command: husk has no business taking longer.
-var commandTimeout = patience(20 * time.Second)
+var commandTimeout = patience(40 * time.Second)
 
 // run runs a command with its output in files (see the shim in tool.c for why).
 func run(t *testing.T, name string, args ...string) result {

@@ -34,7 +34,6 @@ func faultySystemd(t *testing.T, step, how string) {
 	if systemdDriver {
 		t.Skip("systemd is sound here")
 	}
-	commandTimeout = patience(30 * time.Second)
 	f := boxSystemd(t)
 	b := newBundle(t, func(s *specs.Spec) {
 		if has(t, "pids") { // without a limit there is nothing to be set
