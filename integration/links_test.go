@@ -121,6 +121,12 @@ func (b *bundle) annotate(words string) {
 	must(b.t, os.WriteFile(path, doc, 0o644))
 }
 
+// confined has the packet filter guard its end.
+func (b *bundle) confined() {
+	b.t.Helper()
+	b.annotate("bridge=husk0,address=auto,masquerade,forwarding,allow=192.0.2.7:443")
+}
+
 // Whoever is killed when, the next command leaves no interface and no bridge.
 func TestKillSweepCreateNet(t *testing.T) {
 	box(t, func(t *testing.T) { killSweep(t, parent, "create", (*bundle).networked) })
@@ -128,6 +134,10 @@ func TestKillSweepCreateNet(t *testing.T) {
 
 func TestKillSweepCreateNetHelper(t *testing.T) {
 	box(t, func(t *testing.T) { killSweep(t, child, "create", (*bundle).networked) })
+}
+
+func TestKillSweepCreateAllowHelper(t *testing.T) {
+	box(t, func(t *testing.T) { killSweep(t, child, "create", (*bundle).confined) })
 }
 
 func TestKillSweepDeleteNet(t *testing.T) {

@@ -211,6 +211,12 @@ func (a Address) linkLocal() bool {
 	return a.IP[0] == 0xfe && a.IP[1]&0xc0 == 0x80
 }
 
+// Foreign says whether the address can be of another machine, and of the same one for
+// another network namespace.
+func (a Address) Foreign() bool {
+	return a.single() && (a.Is4() || !a.linkLocal())
+}
+
 // multicast says whether the address is nobody's alone, or reserved.
 func (a Address) multicast() bool {
 	if a.Is4() {

@@ -29,6 +29,32 @@ type Interface struct {
 	Masquerade bool   // what goes on from the host has the host's address
 	Publish    []Port // that lead into the container
 	Forwarding bool   // the host is to forward packets
+
+	Allow []Target // that alone may be reached; none: everything
+}
+
+// Target is a port, of one address or of all in a network.
+type Target struct {
+	Protocol byte // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	Name     string
+	To       Address // unless there is a name
+	Port     uint16
+}
+
+// String writes it as the word allow has it.
+func (t Target) String() string {
+	host := t.Name
+	switch {
+	case host != "":
+	case t.To.Bits < 8*len(t.To.IP):
+		host = t.To.String()
+	default:
+		host = t.To.Alone()
+	}
+	if t.Name == "" && !t.To.Is4() {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d/%s", host, t.Port, protocolName(t.Protocol))
 }
 
 // Route is one of the container.
@@ -51,10 +77,6 @@ func (p Port) Clashes(q Port) bool {
 
 // String writes it as the word publish has it.
 func (p Port) String() string {
-	protocol := "tcp"
-	if p.Protocol == unix.IPPROTO_UDP {
-		protocol = "udp"
-	}
 	at := ""
 	switch {
 	case p.At.IP == nil:
@@ -63,7 +85,25 @@ func (p Port) String() string {
 	default:
 		at = "[" + p.At.Alone() + "]:"
 	}
-	return fmt.Sprintf("%s%d:%d/%s", at, p.Host, p.Into, protocol)
+	return fmt.Sprintf("%s%d:%d/%s", at, p.Host, p.Into, protocolName(p.Protocol))
+}
+
+func protocolName(number byte) string {
+	if number == unix.IPPROTO_UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// protocolNumber returns 0 for what is none.
+func protocolNumber(name string) byte {
+	switch name {
+	case "tcp":
+		return unix.IPPROTO_TCP
+	case "udp":
+		return unix.IPPROTO_UDP
+	}
+	return 0
 }
 
 // BridgePrefix begins the names of the bridges that are made if they are missing.
@@ -101,6 +141,7 @@ var words = []word{
 	{key: "hostname", flag: func(i *Interface) *bool { return &i.Hostname }},
 	{key: "masquerade", flag: func(i *Interface) *bool { return &i.Masquerade }},
 	{key: "publish", again: true, set: (*Interface).addPort},
+	{key: "allow", again: true, set: (*Interface).addAllow},
 	{key: "forwarding", flag: func(i *Interface) *bool { return &i.Forwarding }},
 }
 
@@ -172,13 +213,7 @@ func (i *Interface) addPort(s string) (err error) {
 			return errors.New("has something in front that is not one address of the host, as in 127.0.0.1:8080:80/tcp or [2001:db8::1]:53:53/udp; without any it is of all of them")
 		}
 	}
-	switch protocol {
-	case "tcp":
-		p.Protocol = unix.IPPROTO_TCP
-	case "udp":
-		p.Protocol = unix.IPPROTO_UDP
-	}
-	if p.Protocol == 0 || p.Host == 0 || p.Into == 0 {
+	if p.Protocol = protocolNumber(protocol); p.Protocol == 0 || p.Host == 0 || p.Into == 0 {
 		return errors.New("is not a port of the host and one of the container, as in 8080:80/tcp or 53:53/udp")
 	}
 	if slices.ContainsFunc(i.Publish, p.Clashes) {
@@ -201,6 +236,60 @@ func parsePort(s string) uint16 {
 		return 0
 	}
 	return uint16(n)
+}
+
+func (i *Interface) addAllow(s string) error {
+	t, err := ParseTarget(s)
+	if err == nil && !slices.ContainsFunc(i.Allow, func(u Target) bool { return u.String() == t.String() }) {
+		i.Allow = append(i.Allow, t)
+	}
+	return err
+}
+
+// ParseTarget reads HOST:PORT or HOST:PORT/PROTOCOL.
+func ParseTarget(s string) (t Target, err error) {
+	host, port := cutLast(s)
+	port, protocol, given := strings.Cut(port, "/")
+	if !given {
+		protocol = "tcp"
+	}
+	t.Protocol, t.Port = protocolNumber(protocol), parsePort(port)
+	inside, bracketed := strings.CutPrefix(host, "[")
+	if bracketed {
+		inside, bracketed = strings.CutSuffix(inside, "]")
+	}
+	prefix := false
+	if t.To, prefix, err = parseAddress(inside); err != nil && !bracketed && isHostName(host) {
+		t.Name, t.To, err = host, Address{}, nil
+	}
+	switch {
+	case t.Protocol == 0 || t.Port == 0 || err != nil || t.Name == "" && t.To.Is4() == bracketed:
+		return t, errors.New("is not HOST:PORT, as in db.example:5432, 192.0.2.7:53/udp, [2001:db8::1]:443 or 10.0.0.0/8:443")
+	case t.Name == "localhost" || t.Name == "" && !t.To.Foreign() && t.To.Bits > 0:
+		return t, errors.New("is not of another machine, whoever says so: the host has the address of its bridge or gateway")
+	case t.Name == "" && !prefix && !t.To.single():
+		return t, errors.New("is not the address of one interface")
+	case t.Name == "" && !slices.Equal(t.To.IP, t.To.Network().IP):
+		return t, fmt.Errorf("has bits set behind its prefix: the network is %s", t.To.Network())
+	}
+	return t, nil
+}
+
+// isHostName says whether s can be looked up. What ends in a number would be an address.
+func isHostName(s string) bool {
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	for _, label := range labels {
+		const characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+		if label == "" || len(label) > 63 || label[0] == '-' || strings.Trim(label, characters) != "" {
+			return false
+		}
+	}
+	return len(s) < 254 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
+// Named says whether names are to be looked up.
+func (i *Interface) Named() bool {
+	return slices.ContainsFunc(i.Allow, func(t Target) bool { return t.Name != "" })
 }
 
 // Filtered says whether the interface needs something of the host's packet filter.
@@ -337,8 +426,13 @@ func Reachable(server string) bool {
 	return err == nil && !prefix && a.single() && !a.linkLocal()
 }
 
-// LeadsOut says whether the container's default route goes through the interface.
-func (i *Interface) LeadsOut() bool { return i.Auto || len(i.Gateways) > 0 }
+// LooksUp says whether name servers can be of use: the container's default route goes
+// through the interface, and may go to them.
+func (i *Interface) LooksUp() bool {
+	const dns = 53
+	return (i.Auto || len(i.Gateways) > 0) &&
+		(len(i.Allow) == 0 || slices.ContainsFunc(i.Allow, func(t Target) bool { return t.Port == dns }))
+}
 
 // CheckPair refuses what is for pasta only.
 func (i *Interface) CheckPair() error {
@@ -367,8 +461,10 @@ func (i *Interface) check() error {
 		return fmt.Errorf("mtu: %d is too small for IPv6, which needs %d", i.MTU, minMTU6)
 	case len(i.DNS) > 1 && (slices.Contains(i.DNS, DNSHost) || slices.Contains(i.DNS, DNSNone)):
 		return fmt.Errorf("dns: %s and %s are instead of all others", DNSHost, DNSNone)
-	case i.Filtered() && !i.Auto && len(i.Addresses) == 0:
-		return errors.New("masquerade and publish are for addresses, and none is given")
+	case (i.Filtered() || len(i.Allow) > 0) && !i.Auto && len(i.Addresses) == 0:
+		return errors.New("masquerade, publish and allow are for addresses, and none is given")
+	case len(i.Publish) > 0 && len(i.Allow) > 0:
+		return errors.New("publish: with allow nobody else gets an answer, so leave out one of them")
 	}
 	if i.Auto {
 		return nil // the rest is known when the networks are

@@ -45,8 +45,8 @@ func TestParseInterfaceMistakes(t *testing.T) {
 		{"e", "bridge=br0,speed=fast", `"speed" is none of the words`},
 		{"e", "mtu=1500", `leads nowhere: give it an address, or a bridge`},
 		{"e", "bridge=br0,address=auto,masquerade,publish=1:2/tcp,publish=1:2/udp,publish=65535:2/tcp,forwarding", ``},
-		{"e", "bridge=br0,masquerade", `masquerade and publish are for addresses, and none is given`},
-		{"e", "bridge=br0,publish=1:2/udp", `masquerade and publish are for addresses`},
+		{"e", "bridge=br0,masquerade", `masquerade, publish and allow are for addresses, and none is given`},
+		{"e", "bridge=br0,publish=1:2/udp", `masquerade, publish and allow are for addresses`},
 		{"e", "masquerade=yes", `masquerade: "yes" is a value, and it takes none`},
 		{"e", "publish", `publish: "" is not a port of the host and one of the container, as in 8080:80/tcp or 53:53/udp`},
 		{"e", "bridge=br0,address=auto,publish=127.0.0.1:1:2/tcp,publish=192.0.2.1:1:2/tcp,publish=[2001:db8::1]:1:2/tcp,publish=[::1]:1:2/udp", ``},
@@ -98,6 +98,8 @@ func TestParseInterfaceMistakes(t *testing.T) {
 		{"e", "bridge=br0,dns=::1,dns=0::1", `dns: "0::1" is given twice`},
 		{"e", "bridge=br0,dns=10.0.0.1,dns=10.0.0.2,dns=10.0.0.3,dns=10.0.0.4", `dns: "10.0.0.4" is one too many: resolvers heed 3 servers`},
 		{"e", "bridge=br0,dns=10.0.0.1,dns=none", `dns: host and none are instead of all others`},
+		{"e", "bridge=br0,allow=10.0.0.1:1", `masquerade, publish and allow are for addresses, and none is given`},
+		{"e", "address=10.0.0.2/24,allow=10.0.0.1:1,publish=1:2/tcp", `publish: with allow nobody else gets an answer`},
 		{"e", "bridge=br0,hosts,hosts", `hosts is given twice`},
 		{"e", "bridge=br0,hosts=", `hosts: "" is a value, and it takes none`},
 		{"e", "bridge=br0,host-name=a b", `host-name: "a b" ` + notName},
@@ -105,6 +107,65 @@ func TestParseInterfaceMistakes(t *testing.T) {
 		_, err := ParseInterface(test.name, test.words)
 		if got := fmt.Sprint(err); test.want == "" && err != nil || test.want != "" && !strings.HasPrefix(got, test.want) {
 			t.Errorf("%s:%s: got %s, want %s", test.name, test.words, got, test.want)
+		}
+	}
+}
+
+func TestParseTarget(t *testing.T) {
+	const notTarget = "is not HOST:PORT, as in db.example:5432, 192.0.2.7:53/udp, [2001:db8::1]:443 or 10.0.0.0/8:443"
+	const here, network = "is not of another machine, whoever says so", "has bits set behind its prefix: the network is "
+	for _, test := range []struct{ text, want, mistake string }{
+		{text: "db:5432", want: "db:5432/tcp"},
+		{text: "a_b-c.example.:53/udp", want: "a_b-c.example.:53/udp"},
+		{text: "10.0.0.1:65535/tcp", want: "10.0.0.1:65535/tcp"},
+		{text: "169.254.169.254:80", want: "169.254.169.254:80/tcp"},
+		{text: "10.0.0.0/8:443", want: "10.0.0.0/8:443/tcp"},
+		{text: "10.0.0.1/32:443", want: "10.0.0.1:443/tcp"},
+		{text: "0.0.0.0/0:443", want: "0.0.0.0/0:443/tcp"},
+		{text: "[::/0]:443/udp", want: "[::/0]:443/udp"},
+		{text: "[2001:db8:0::1]:443", want: "[2001:db8::1]:443/tcp"},
+		{text: "[fd00::/8]:443", want: "[fd00::/8]:443/tcp"},
+		{text: "", mistake: notTarget},
+		{text: "db", mistake: notTarget},
+		{text: ":1", mistake: notTarget},
+		{text: "db:", mistake: notTarget},
+		{text: "db:0", mistake: notTarget},
+		{text: "db:65536", mistake: notTarget},
+		{text: "db:https", mistake: notTarget},
+		{text: "db:01", mistake: notTarget},
+		{text: "db:1/", mistake: notTarget},
+		{text: "db:1/icmp", mistake: notTarget},
+		{text: "db:1-2", mistake: notTarget},
+		{text: "*:1", mistake: notTarget},
+		{text: "*.example:1", mistake: notTarget},
+		{text: "a b:1", mistake: notTarget},
+		{text: "a\nb:1", mistake: notTarget},
+		{text: "-a:1", mistake: notTarget},
+		{text: "a..b:1", mistake: notTarget},
+		{text: "[db]:1", mistake: notTarget},
+		{text: "[10.0.0.1]:1", mistake: notTarget},
+		{text: "[::1:1", mistake: notTarget},
+		{text: "2001:db8::1:443", mistake: notTarget},
+		{text: "10.0.0.256:1", mistake: notTarget},
+		{text: "10.0.1:1", mistake: notTarget},
+		{text: "db/8:1", mistake: notTarget},
+		{text: "10.0.0.0/33:1", mistake: notTarget},
+		{text: strings.Repeat("a", 64) + ":1", mistake: notTarget},
+		{text: "localhost:1", mistake: here},
+		{text: "127.0.0.1:1", mistake: here},
+		{text: "0.0.0.0:1", mistake: here},
+		{text: "[::1]:1", mistake: here},
+		{text: "[fe80::1]:1", mistake: here},
+		{text: "224.0.0.1:1", mistake: here},
+		{text: "[ff02::1]:1", mistake: here},
+		{text: "10.0.0.1/8:1", mistake: network + "10.0.0.0/8"},
+		{text: "0.0.0.1/0:1", mistake: network + "0.0.0.0/0"},
+	} {
+		got, err := ParseTarget(test.text)
+		if test.mistake != "" && (err == nil || !strings.HasPrefix(err.Error(), test.mistake)) {
+			t.Errorf("%q: %v, want %s", test.text, err, test.mistake)
+		} else if test.mistake == "" && (err != nil || got.String() != test.want) {
+			t.Errorf("%q: %v, %v, want %s", test.text, got, err, test.want)
 		}
 	}
 }

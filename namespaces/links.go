@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,6 +42,7 @@ func (e *DeviceError) Unwrap() error { return e.Err }
 // A Links must not be used by two goroutines at once.
 type Links struct {
 	Leased []string // addresses that were chosen, once what Wire began is done
+	Names  []string // and those of names, each with its name behind
 
 	conn *Conn
 	proc Process
@@ -146,7 +148,9 @@ func (l *Links) Wait() error {
 	case err != nil:
 		return &DeviceError{-1, err}
 	case kind == linksDone:
-		l.Leased = append(l.Leased, strings.Fields(string(payload))...)
+		leased, names, _ := strings.Cut(string(payload), "\n")
+		l.Leased = append(l.Leased, strings.Fields(leased)...)
+		l.Names = slices.AppendSeq(l.Names, strings.Lines(names))
 		return nil
 	case kind != KindError:
 		return &DeviceError{-1, fmt.Errorf("answer of kind %d: %w", kind, unix.EBADMSG)}
@@ -222,6 +226,8 @@ type Linker interface {
 	Wire(fd int, owner string, devices []Device) (index int, err error)
 	// Leased lists the addresses that it has chosen for them.
 	Leased() []string
+	// Names lists those of names, ADDRESS NAME.
+	Names() []string
 	// Back undoes that; what cannot be undone is reported.
 	Back() error
 	// Remove removes what was made for an owner, and bridges without ports.
@@ -240,7 +246,7 @@ func ServeLinks(conn *Conn, l Linker) error {
 		}
 		index, err := serve(l, kind, payload, fds)
 		closeAll(fds)
-		answer, text := linksDone, []byte(strings.Join(l.Leased(), " "))
+		answer, text := linksDone, []byte(strings.Join(append([]string{strings.Join(l.Leased(), " ")}, l.Names()...), "\n"))
 		if err != nil {
 			answer, text = KindError, encodeDeviceError(index, err)
 		}

@@ -31,6 +31,7 @@ func (f *fakeLinker) Wire(fd int, owner string, devices []Device) (int, error) {
 }
 
 func (f *fakeLinker) Leased() []string { return nil }
+func (f *fakeLinker) Names() []string  { return nil }
 
 func (f *fakeLinker) Back() error {
 	f.note("back", nil)

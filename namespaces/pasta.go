@@ -34,7 +34,7 @@ func (i *Interface) PastaOptions() ([]string, error) {
 	for _, w := range []struct {
 		word  string
 		given bool
-	}{{"bridge", i.Bridge != ""}, {"host-name", i.Host != ""}, {"route", len(i.Routes) > 0}, {"forwarding", i.Forwarding}} {
+	}{{"bridge", i.Bridge != ""}, {"host-name", i.Host != ""}, {"route", len(i.Routes) > 0}, {"forwarding", i.Forwarding}, {"allow", len(i.Allow) > 0}} {
 		if w.given {
 			return nil, fmt.Errorf("%s: needs CAP_NET_ADMIN over the host's network: %w", w.word, unix.EPERM)
 		}

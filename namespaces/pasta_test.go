@@ -20,6 +20,7 @@ func TestPastaOptions(t *testing.T) {
 		{"address=auto,host-name=x", "host-name: needs CAP_NET_ADMIN"},
 		{"address=auto,route=10.0.0.0/8", "route: needs CAP_NET_ADMIN"},
 		{"address=auto,forwarding", "forwarding: needs CAP_NET_ADMIN"},
+		{"address=auto,allow=192.0.2.1:1", "allow: needs CAP_NET_ADMIN"},
 		{"address=10.0.0.2/24", "address: 10.0.0.2/24 needs a gateway"},
 		{"address=10.0.0.2/24,gateway=10.1.0.1", "gateway: 10.1.0.1 is not in the network of 10.0.0.2/24"},
 		{"address=10.0.0.2/24,address=10.0.0.3/24,gateway=10.0.0.1", "address: 10.0.0.3/24 is a second one of its family"},

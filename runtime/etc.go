@@ -66,24 +66,24 @@ func (p *Plan) wanted() (list []etcFile) {
 			list = append(list, etcFile{name: name, link: l})
 		}
 	}
-	leadsOut, says := false, false
+	looksUp, says := false, false
 	for i := range p.Links {
 		l := &p.Links[i]
 		if l.made == nil {
 			continue
 		}
-		leadsOut, says = leadsOut || l.made.LeadsOut(), says || len(l.made.DNS) > 0
+		looksUp, says = looksUp || l.made.LooksUp(), says || len(l.made.DNS) > 0
 		if len(l.made.DNS) > 0 && l.made.DNS[0] != namespaces.DNSNone {
 			add(resolvFile, l)
 		}
-		if l.made.Hosts {
+		if l.made.Hosts || l.made.Named() {
 			add(hostsFile, l)
 		}
 		if l.made.Hostname {
 			add(hostnameFile, l)
 		}
 	}
-	if leadsOut && !says {
+	if looksUp && !says {
 		add(resolvFile, nil)
 	}
 	return list
@@ -107,7 +107,7 @@ func (p *Plan) etcText(name string, resolver func() (string, error)) (string, er
 	case resolvFile:
 		return p.resolvText(resolver)
 	case hostsFile:
-		return p.hostsText(nil), nil
+		return p.hostsText(nil, nil), nil
 	}
 	name = p.config.Spec.Hostname
 	if name == "" {
@@ -138,9 +138,14 @@ func (p *Plan) resolvText(host func() (string, error)) (string, error) {
 	return "nameserver " + strings.Join(servers, "\nnameserver ") + "\n", nil
 }
 
-// hostsText has localhost, and the container's own name for its addresses.
-func (p *Plan) hostsText(leased []string) string {
+// hostsText has localhost, names that were looked up, ADDRESS NAME, and the container's own
+// name for its addresses.
+func (p *Plan) hostsText(leased, names []string) string {
 	b := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	for _, line := range names {
+		address, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		b += address + "\t" + strings.TrimSuffix(name, ".") + "\n"
+	}
 	name := p.config.Spec.Hostname
 	if name == "" {
 		return b
@@ -189,12 +194,13 @@ func (c *creation) writeEtc() error {
 	return nil
 }
 
-// writeLeased completes the hosts with the addresses that were chosen for the container.
-func (c *creation) writeLeased(addresses []string) error {
-	if len(addresses) == 0 || !slices.ContainsFunc(c.plan.Etc, func(f etcFile) bool { return f.name == hostsFile }) {
+// writeHosts completes the hosts with the addresses that were chosen for the container, and
+// those of names.
+func (c *creation) writeHosts(leased, names []string) error {
+	if len(leased)+len(names) == 0 || !slices.ContainsFunc(c.plan.Etc, func(f etcFile) bool { return f.name == hostsFile }) {
 		return nil
 	}
-	return c.entry.writeText(hostsFile, c.plan.hostsText(addresses))
+	return c.entry.writeText(hostsFile, c.plan.hostsText(leased, names))
 }
 
 // writeText writes a file that the container may read: in place, for it may be mounted.

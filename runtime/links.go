@@ -248,7 +248,7 @@ func (c *creation) awaitLinks() error {
 	if err != nil {
 		return c.linkError(err)
 	}
-	return c.writeLeased(c.links.Leased)
+	return c.writeHosts(c.links.Leased, c.links.Names)
 }
 
 // clearStopped removes the interfaces of stopped containers if something of theirs can be

@@ -17,8 +17,12 @@ import (
 type pair struct {
 	*namespaces.Interface
 	owner string
-	there int // index of the container's end
-	host  int // index of the host's end
+	there int    // index of the container's end
+	host  int    // index of the host's end
+	mac   []byte // of the container's end
+
+	allowed []namespaces.Target // Allow with the addresses of names
+	names   []string            // and what these are
 }
 
 // What is made is in a group of its own from its birth, which tells that it may be
@@ -44,6 +48,9 @@ func (l *linker) plan(d namespaces.Device, owner string) (*pair, error) {
 		}
 	}
 	if err := p.feasible(); err != nil {
+		return nil, err
+	}
+	if err := p.resolve(); err != nil {
 		return nil, err
 	}
 	if i.Bridge == "" {
@@ -90,6 +97,9 @@ func (l *linker) make(p *pair) error {
 	}
 	if err := l.pair(p, bridge); err != nil {
 		return fmt.Errorf("make network device %s: %w", p.Name, err)
+	}
+	if err := l.guard(p); err != nil {
+		return err
 	}
 	if err := l.inside(p); err != nil {
 		return err
@@ -240,7 +250,7 @@ func (l *linker) pair(p *pair, bridge int) error {
 	if err != nil {
 		return err
 	}
-	p.there, p.host = end.Index, end.ParentIndex
+	p.there, p.host, p.mac = end.Index, end.ParentIndex, end.HardwareAddr
 	if bridge == 0 {
 		b, err := l.host.link(p.host, "")
 		if err == nil {

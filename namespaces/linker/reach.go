@@ -110,7 +110,10 @@ func vacant(p namespaces.Port) error {
 func (l *linker) sweep(links []*netlink.LinkAttrs, adds bool) error {
 	l.filter.close()
 	l.filter = nil
-	there, err := l.host.filtered()
+	if err := l.unguard(links); err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	there, err := l.host.filtered(shared)
 	if !there && !adds {
 		return nil // also if the kernel has no packet filter
 	}

@@ -37,14 +37,13 @@ type filter struct {
 	loopback *nftables.Set
 }
 
-// tableName is that of the table, of the family inet.
-const tableName = "husk"
+var shared = &nftables.Table{Name: "husk", Family: nftables.TableFamilyINet}
 
-// filtered says whether there is the table, and fails if there can be none. It is asked
+// filtered says whether there is a table, and fails if there can be none. It is asked
 // for every container, and so without a connection for more.
-func (s *space) filtered() (bool, error) {
+func (s *space) filtered(table *nftables.Table) (bool, error) {
 	_, err := s.request(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0,
-		&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET}, text(unix.NFTA_TABLE_NAME, tableName))
+		&nl.Nfgenmsg{NfgenFamily: byte(table.Family)}, text(unix.NFTA_TABLE_NAME, table.Name))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -56,7 +55,7 @@ func openFilter(there bool) (*filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, there: there}
+	f := &filter{conn: conn, table: shared, there: there}
 	pair := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 	ports := func(name string, family int, key ...nftables.SetDatatype) *nftables.Set {
 		into := nftables.MustConcatSetType(families[family].address, nftables.TypeInetService)
@@ -368,8 +367,12 @@ func meta(key expr.MetaKey, value []byte) []expr.Any {
 
 // packet compares a part of the network header.
 func packet(op expr.CmpOp, offset uint32, value []byte) []expr.Any {
+	return part(op, expr.PayloadBaseNetworkHeader, offset, value)
+}
+
+func part(op expr.CmpOp, base expr.PayloadBase, offset uint32, value []byte) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(value))},
+		&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: uint32(len(value))},
 		&expr.Cmp{Op: op, Register: 1, Data: value},
 	}
 }

@@ -33,5 +33,8 @@ func failed(err error) *runtime.Error {
 	if strings.HasPrefix(e.Field, "/mounts/") && strings.Contains(e.Error(), "id-map ") && errors.Is(e, syscall.EINVAL) {
 		e.Hint = "this file system knows no id-mapped mounts, which root's jobs need: take one on ext4, XFS or Btrfs, or run husk as an ordinary user"
 	}
+	if cause := errors.Unwrap(e.Err); cause != nil && strings.HasPrefix(e.Err.Error(), "--net eth0: allow: ") {
+		e.Err = fmt.Errorf("--%w", cause)
+	}
 	return e
 }

@@ -33,7 +33,8 @@ type Options struct {
 	Output           Bytes
 	BestEffort       bool
 
-	Net     string   // "none", "host", "veth[:WORDS]", "pasta[:WORDS]"
+	Net     string   // "none", "host", "veth[:WORDS]", "pasta[:WORDS]", "": "none", or with Allow "veth"
+	Allow   []string // HOST:PORT[/PROTOCOL] that alone may be reached
 	Caps    []string // capabilities that the job has
 	Seccomp string   // file with a profile, "unconfined", "": the default profile
 	UID     string   // UID[:GID] inside
@@ -108,7 +109,8 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Idle, "idle-timeout", 0, "end the job when it has written nothing for this `time`")
 	fs.Var(&o.Output, "output-limit", "end the job when it has written more `bytes` than that")
 	fs.BoolVar(&o.BestEffort, "best-effort", false, "leave out limits that this machine or user cannot have, and say which")
-	fs.StringVar(&o.Net, "net", "none", "`network`: none (but lo), host, or with the host's address: veth[:WORDS] for root, pasta[:WORDS] for others; the words are those of husk run --net")
+	fs.StringVar(&o.Net, "net", "", "`network`: none (but lo, the default), host, or with the host's address: veth[:WORDS] for root, pasta[:WORDS] for others; the words are those of husk run --net")
+	list(&o.Allow, "allow", "let the job reach `HOST:PORT[/PROTOCOL]`, by --net veth, and nothing else: a name, an address or a network, by tcp or udp (default tcp); names are looked up once and written to /etc/hosts")
 	list(&o.Caps, "cap-add", "give the job a `capability`, within its own namespaces; an ordinary user's then has the user's subordinate ids, too (subuid(5))")
 	fs.StringVar(&o.Seccomp, "seccomp", "", "`file` with a seccomp profile, or unconfined, instead of husk's default")
 	fs.StringVar(&o.UID, "uid", "", "`UID[:GID]` that the job has inside (default the caller's)")

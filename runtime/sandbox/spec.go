@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskrun/husk/namespaces"
 	"github.com/huskrun/husk/rootfs/image"
 	"github.com/huskrun/husk/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -154,6 +155,9 @@ func (b *builder) directory(flag, name string) (string, error) {
 func (b *builder) namespaces() error {
 	l := b.spec.Linux
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	if err := b.checkAllow(); err != nil {
+		return err
+	}
 	kind, words, _ := strings.Cut(b.o.Net, ":")
 	switch {
 	case kind == "none" && words == "" || kind == "":
@@ -179,6 +183,26 @@ func (b *builder) namespaces() error {
 	return nil
 }
 
+// checkAllow looks whether there are the means to keep the job from everything else.
+func (b *builder) checkAllow() error {
+	if len(b.o.Allow) == 0 {
+		return nil
+	}
+	for _, target := range b.o.Allow {
+		if _, err := namespaces.ParseTarget(target); err != nil {
+			return bad("allow", "", "%q %w", target, err)
+		}
+	}
+	b.o.Net = cmp.Or(b.o.Net, "veth")
+	switch kind, _, _ := strings.Cut(b.o.Net, ":"); {
+	case kind != "veth":
+		return bad("allow", "give --net veth, as root, or leave out --allow", "--net %s has no means to refuse the rest", kind)
+	case b.uid != 0:
+		return bad("allow", "run husk as root, or leave it out", "it takes --net veth, which needs root")
+	}
+	return nil
+}
+
 // network is one behind the host's address. What makes it depends on who the caller is.
 func (b *builder) network(kind, words string) error {
 	description := "eth0:bridge=husk0,address=auto,masquerade"
@@ -193,8 +217,12 @@ func (b *builder) network(kind, words string) error {
 	if words != "" {
 		description += "," + words
 	}
-	b.net = []string{description}
 	b.loose("--net " + b.o.Net)
+	for _, target := range b.o.Allow {
+		description += ",allow=" + target
+		b.loose("--allow " + target)
+	}
+	b.net = []string{description}
 	return nil
 }
 
