@@ -30,14 +30,16 @@ namespace, and removes it with the container. WORDS are separated by commas:
   masquerade        what leaves the host has an address of the host
   publish=HOST:PORT/tcp, publish=HOST:PORT/udp
                     a port of every address of the host leads to the container's
-                    PORT; may be repeated
+                    PORT; may be repeated. ADDRESS:HOST:PORT is of one address
+  allow=HOST:PORT   reach this port, as db.example:5432, 10.0.0.0/8:443 or [fd00::1]:53/udp,
+                    and nothing that is not listed; may be repeated
   forwarding        have the host forward packets (sysctl net.ipv4.ip_forward and
                     net.ipv6.conf.all.forwarding), also when the container is gone
   hosts             an /etc/hosts with localhost and the container's host name
   hostname          an /etc/hostname with that
 
 The interface of an ordinary user's container is made by pasta, of the package
-passt, which has no way for bridge, host-name, route and forwarding; there
+passt, which has no way for bridge, host-name, route, allow and forwarding; there
 address=auto means those of the host.
 
 An annotation run.husk.net.NAME with WORDS as its value does the same; the flag
