@@ -29,17 +29,7 @@ func (s *space) denied(t *testing.T, addresses ...string) {
 func (s *space) deniedBy(t *testing.T, dialer net.Dialer, protocol, address string) {
 	t.Helper()
 	dialer.Timeout = patience(5 * time.Second)
-	err := s.do(func() error {
-		c, err := dialer.Dial(protocol, address)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(dialer.Timeout))
-		c.Write([]byte("?"))
-		_, err = c.Read(make([]byte, 1))
-		return err
-	})
+	_, err := s.exchange(dialer, protocol, address)
 	if !slices.ContainsFunc([]error{unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.EACCES}, func(e error) bool { return errors.Is(err, e) }) {
 		t.Errorf("%s %s: %v", protocol, address, err)
 	}

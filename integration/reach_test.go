@@ -127,8 +127,16 @@ func (s *space) ask(protocol, address string, wait time.Duration) (answer string
 	return s.askBy(net.Dialer{Timeout: wait}, protocol, address)
 }
 
-func (s *space) askBy(dialer net.Dialer, protocol, address string) (answer string) {
-	err := s.do(func() error {
+func (s *space) askBy(dialer net.Dialer, protocol, address string) string {
+	answer, err := s.exchange(dialer, protocol, address)
+	if err != nil && answer == "" {
+		s.t.Log(protocol, address, err)
+	}
+	return answer
+}
+
+func (s *space) exchange(dialer net.Dialer, protocol, address string) (answer string, err error) {
+	err = s.do(func() error {
 		c, err := dialer.Dial(protocol, address)
 		if err != nil {
 			return err
@@ -143,10 +151,7 @@ func (s *space) askBy(dialer net.Dialer, protocol, address string) (answer strin
 		answer = string(b[:n])
 		return err
 	})
-	if err != nil && answer == "" {
-		s.t.Log(protocol, address, err)
-	}
-	return answer
+	return answer, err
 }
 
 // sees makes sure that a server is reached by TCP and UDP, and from which address it

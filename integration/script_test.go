@@ -428,9 +428,12 @@ func cmdPid(ts *script, neg bool, args []string) {
 	ts.Setenv(name, itoa(pid))
 }
 
+// waitPatience is how long the commands that poll do so.
+var waitPatience = patience(15 * time.Second)
+
 // cmdWaitfor polls: waitfor STATUS ID, or waitfor file PATH, or waitfor gone PID.
 func cmdWaitfor(ts *script, neg bool, args []string) {
-	deadline := time.Now().Add(patience(15 * time.Second))
+	deadline := time.Now().Add(waitPatience)
 	for !reached(ts, args[0], args[1]) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("waited too long")
@@ -455,7 +458,7 @@ func reached(ts *script, what, arg string) bool {
 // cmdWaitgrep polls a file for a line: waitgrep PATTERN FILE
 func cmdWaitgrep(ts *script, neg bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	deadline := time.Now().Add(patience(15 * time.Second))
+	deadline := time.Now().Add(waitPatience)
 	for {
 		data, _ := os.ReadFile(ts.MkAbs(args[1]))
 		if pattern.Match(data) {
@@ -497,7 +500,7 @@ func cmdSame(ts *script, neg bool, args []string) {
 // cmdWaitlink waits until links are gone: waitlink gone NAME... The kernel takes its time
 // to end a network namespace.
 func cmdWaitlink(ts *script, neg bool, args []string) {
-	deadline := time.Now().Add(patience(15 * time.Second))
+	deadline := time.Now().Add(waitPatience)
 	for _, name := range args[1:] {
 		for slices.Contains(linkNames(), name) {
 			if time.Now().After(deadline) {

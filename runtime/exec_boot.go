@@ -129,10 +129,7 @@ var errMute = errors.New("the process died before it executed the program")
 func (j *joining) awaitExec() error {
 	j.due = j.script()
 	deadline := time.Now().Add(patience)
-	stalled := func() (err error) {
-		deadline, err = j.stalled(deadline)
-		return err
-	}
+	stalled := func() error { return j.stalled(&deadline) }
 	for {
 		kind, payload, fds, err := j.signals.recv(j.conn, time.Time{}, stalled)
 		switch {
@@ -221,20 +218,20 @@ func (j *joining) take(pid int) error {
 
 // stalled decides whether to go on waiting for a process that says nothing. A paused
 // container stands still as long as it pleases whoever paused it.
-func (j *joining) stalled(deadline time.Time) (time.Time, error) {
+func (j *joining) stalled(deadline *time.Time) error {
 	switch {
 	case exiting(j.child.PID) && j.last != nil && len(j.due) == 0:
-		return deadline, io.EOF // it has told all that it had to, and takes its time to end
+		return io.EOF // it has told all that it had to, and takes its time to end
 	case exiting(j.child.PID):
-		return deadline, errMute // see record.beheaded
+		return errMute // see record.beheaded
 	case j.group != nil && j.group.Frozen() && j.o.IgnorePaused:
-		return time.Now().Add(patience), nil
+		*deadline = time.Now().Add(patience)
 	case j.group != nil && j.group.Frozen():
-		return deadline, errPaused
-	case time.Now().After(deadline):
-		return deadline, fmt.Errorf("the process did not come to its execve within %s", patience)
+		return errPaused
+	case time.Now().After(*deadline):
+		return fmt.Errorf("the process did not come to its execve within %s", patience)
 	}
-	return deadline, nil
+	return nil
 }
 
 // ready takes the terminal.

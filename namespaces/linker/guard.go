@@ -215,16 +215,16 @@ func within(offset uint32, a namespaces.Address) []expr.Any {
 }
 
 // unguard removes the chains of ends that are gone, and with the last one the tables.
-func (l *linker) unguard(links []*netlink.LinkAttrs) error {
+func (l *linker) unguard(look func() ([]*netlink.LinkAttrs, error)) error {
 	for _, table := range guards {
-		if err := l.unguardTable(table, links); err != nil {
+		if err := l.unguardTable(table, look); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *linker) unguardTable(table *nftables.Table, links []*netlink.LinkAttrs) error {
+func (l *linker) unguardTable(table *nftables.Table, look func() ([]*netlink.LinkAttrs, error)) error {
 	if there, _ := l.host.filtered(table); !there {
 		return nil // also if the kernel has no packet filter
 	}
@@ -236,10 +236,9 @@ func (l *linker) unguardTable(table *nftables.Table, links []*netlink.LinkAttrs)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
-	if links == nil {
-		if links, err = l.host.links(); err != nil {
-			return err
-		}
+	links, err := look()
+	if err != nil {
+		return err
 	}
 	used := false
 	for _, c := range chains {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/huskrun/husk/namespaces"
@@ -110,7 +111,13 @@ func vacant(p namespaces.Port) error {
 func (l *linker) sweep(links []*netlink.LinkAttrs, adds bool) error {
 	l.filter.close()
 	l.filter = nil
-	if err := l.unguard(links); err != nil {
+	look := sync.OnceValues(func() ([]*netlink.LinkAttrs, error) {
+		if links != nil {
+			return links, nil
+		}
+		return l.host.links()
+	})
+	if err := l.unguard(look); err != nil {
 		return fmt.Errorf("packet filter: %w", err)
 	}
 	there, err := l.host.filtered(shared)
@@ -121,9 +128,7 @@ func (l *linker) sweep(links []*netlink.LinkAttrs, adds bool) error {
 		l.filter, err = openFilter(there)
 	}
 	if err == nil && there {
-		if links == nil {
-			links, err = l.host.links()
-		}
+		links, err = look()
 		var left []namespaces.Address
 		if err == nil {
 			left, err = l.filter.sweep(links)
